@@ -1,0 +1,141 @@
+"""Rows are found and read exactly as `json` would, with bounded memory, and every defect is named with its place."""
+
+import json
+import pickle
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from theworld.data.json_rows import JsonRows
+from theworld.data.osd import OSDRows
+
+_values = st.recursive(
+    st.text(alphabet='ab"\\{}[],: \n\té') | st.integers() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('k"{\\', max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+_objects = st.dictionaries(st.text('k"{}\\', max_size=3), _values, max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(_objects, min_size=1, max_size=5), chunk=st.integers(1, 40), indent=st.sampled_from([None, 2]))
+def test_spans_are_the_rows_at_every_chunk_size(rows, chunk, indent, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    (folder / "a.json").write_text(json.dumps(rows, indent=indent, ensure_ascii=False))
+    (folder / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    for name in ("a.json", "a.jsonl"):
+        found = JsonRows(folder / name, chunk_bytes=chunk)
+        assert [json.loads(found[i]) for i in range(len(found))] == rows
+
+
+def test_memory_stays_bounded(tmp_path):
+    row = {"text": 'x"{' * 10_000, "more": [1] * 100}
+    path = tmp_path / "big.json"
+    path.write_text(json.dumps([row] * 700))
+    assert path.stat().st_size > 25e6
+    tracemalloc.start()
+    rows = JsonRows(path, chunk_bytes=1 << 16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(rows) == 700
+    assert peak < 1.5e6
+    assert json.loads(rows[699]) == row
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"a": 1}, {"b": "cut', r"middle of the row that begins at byte 11"),
+        ('[{"a": 1}', r"found b'' before byte 9, expected ']'"),
+        ('[{"a": 1} {"b": 2}]', r"found b'' before byte 10, expected ','"),
+        ('[{"a": 1}, 7, {"b": 2}]', r"found b',7,' before"),
+        ('"text"', r"starts with b'\"', expected '\['"),
+        ("[]", "holds no rows"),
+        ("", "starts with b''"),
+    ],
+)
+def test_files_that_are_no_rows(tmp_path, text, message):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        JsonRows(path)
+
+
+def test_row_values(open_osd, make_row):
+    rows = open_osd([make_row(0), make_row(1, turns=2, id=None, rle=[{"size": [30, 40], "counts": [1200]}] * 4)])
+    first, second = rows[0], rows[1]
+    assert len(rows) == 2
+    assert first.id == "row-0"
+    assert first.turns == (("Is <mask> <depth> left of <mask> <depth>?", "Yes, Region [0] is left of Region [1]."),)
+    assert first.boxes == ((2.0, 3.0, 12.0, 20.0), (20.0, 10.0, 38.0, 28.0))
+    assert first.rles is None
+    assert first.qa_info == ("qualitative", "left_predicate")
+    assert first.image_path.name == "img0.png"
+    assert second.id == "img1#1"
+    assert second.rles is not None
+    assert second.rles[3]["counts"] == [1200]
+    assert len(second.turns) == 2
+
+
+def test_rows_survive_pickling_after_use(open_osd, make_row):
+    rows = open_osd([make_row(0), make_row(1)], "train.jsonl")
+    before = rows[1]
+    assert pickle.loads(pickle.dumps(rows))[1] == before
+
+
+def _conversation(*pairs):
+    return [{"from": speaker, "value": value} for speaker, value in pairs]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"filename": None}, r"row 1 \(byte \d+\), id 'row-1': key 'filename' is missing"),
+        ({"filename": 3}, "filename is 3, expected a string"),
+        ({"filename": "../img0"}, "plain path below the image folder"),
+        ({"filename": "/etc/passwd"}, "plain path below the image folder"),
+        ({"filename": "absent"}, r"found no image 'absent' with any of .jpg, .jpeg, .png, .webp"),
+        ({"filename": "outside"}, "link to outside"),
+        ({"bbox": [[2, 3, 12, 20]]}, "found 2 <mask> in the human turns and 1 entries in bbox"),
+        ({"bbox": [[2, 3, 12], [1, 1, 2, 2]]}, "bbox 0 is .* expected four finite numbers"),
+        ({"bbox": [[2, 3, 12, float("nan")], [1, 1, 2, 2]]}, "bbox 0 is .* expected four finite numbers"),
+        ({"bbox": "none"}, "bbox is of type str, expected a list"),
+        ({"conversations": []}, "found 0 messages, expected questions and answers in pairs"),
+        ({"conversations": _conversation(("human", "a"))}, "found 1 messages"),
+        ({"conversations": _conversation(("gpt", "a"), ("human", "b"))}, "message 0 is from 'gpt', expected 'human'"),
+        ({"conversations": _conversation(("human", "a"), ("human", "b"))}, "message 1 is from 'human', expected 'gpt'"),
+        ({"conversations": _conversation(("human", "<image>\n"), ("gpt", "b"))}, "message 0 from 'human' is empty"),
+        ({"conversations": _conversation(("human", "<unused1>"), ("gpt", "b"))}, "'<unused1>', which is a control"),
+        ({"conversations": _conversation(("human", "a"), ("gpt", "<image> b"))}, "'<image>', which is a control"),
+        ({"conversations": ["text"]}, "message 0 is 'text', expected"),
+        ({"rle": [{"size": [30, 40]}] * 2}, "rle 0 is .* expected"),
+        ({"rle": [{"size": [30, 40], "counts": "0"}]}, "found 1 entries in rle and 2 in bbox"),
+        ({"qa_info": {"type": "qualitative"}}, "qa_info is"),
+        ({"id": [1]}, r"id is \[1\], expected"),
+    ],
+)
+def test_defects_are_named(open_osd, make_row, tmp_path, changes, message):
+    rows = open_osd([make_row(0), make_row(1, **changes)])
+    (tmp_path / "secret.png").write_bytes(b"")
+    (tmp_path / "images" / "outside.png").symlink_to(tmp_path / "secret.png")
+    assert rows[0].id == "row-0"
+    with pytest.raises(ValueError, match=message):
+        rows[1]
+
+
+def test_broken_json_in_one_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 1}\n{"id": 1,}\n' + '{"a":' + "[" * 100_000 + "\n")
+    rows = OSDRows(path, image_folder=tmp_path)
+    for number in (1, 2):
+        with pytest.raises(ValueError, match=rf"rows.jsonl, row {number} \(byte \d+\): not valid JSON"):
+            rows[number]
+
+
+def test_missing_folder_and_file(tmp_path):
+    with pytest.raises(ValueError, match="image folder .* does not exist"):
+        OSDRows(tmp_path / "rows.json", image_folder=tmp_path / "none")
+    with pytest.raises(ValueError, match="rows.json: no such file"):
+        OSDRows(tmp_path / "rows.json", image_folder=tmp_path)

@@ -1,0 +1,117 @@
+"""Stances and choices in free text; every wording here is our own."""
+
+from __future__ import annotations
+
+import pytest
+
+from theworld.evaluation.relations import is_relation, parse_choice, parse_stance
+
+TALL = ("tall_predicate", "Is Region [3] taller than Region [7]?")
+RIGHT = ("right_predicate", "Is Region [0] to the right of Region [1]?")
+BEHIND = ("behind_predicate", "Is Region [0] behind Region [1]?")
+ABOVE = ("above_predicate", "Is Region [0] above Region [1]?")
+SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "stance"),
+    [
+        # A verdict of its own.
+        (TALL, "Yes", "yes"),
+        (TALL, "no.", "no"),
+        (TALL, "FALSE", "no"),
+        (TALL, "That is not true.", "no"),
+        (TALL, "That's right.", "yes"),
+        (TALL, "This statement is false.", "no"),
+        (TALL, "Definitely not.", "no"),
+        (TALL, "I would say yes.", "yes"),
+        (TALL, "It is not.", "no"),
+        (TALL, "Looking at the picture, **yes**, it seems to tower over it.", "yes"),
+        (TALL, "After some thought, the answer is no, Region [3] is not.", "no"),
+        (TALL, "* Yes\n* No\n\n**Answer:** No", "no"),
+        # The verdict outranks the explanation.
+        (SMALL, "**Yes**\n\nTherefore, Region [2] is larger.", "yes"),
+        # A statement of the relation, of its opposite, and of the other region.
+        (TALL, "Region [3] is the taller one.", "yes"),
+        (TALL, "Region 7 is taller.", "no"),
+        (TALL, "Region [7] is shorter than Region [3].", "yes"),
+        (TALL, "Compared to Region [7], Region [3] is shorter.", "no"),
+        (TALL, "Actually, the height of Region [3] falls short of that of Region [7].", "no"),
+        (TALL, "Region [3]'s height exceeds Region [7]'s.", "yes"),
+        (TALL, "Region [3] isn't taller than Region [7].", "no"),
+        (TALL, "Region [3] is not as tall as Region [7].", "no"),
+        (TALL, "Region [3] and Region [7] have the same height.", "no"),
+        (TALL, "It is taller.", "yes"),
+        (RIGHT, "To the left of Region [1] is Region [0].", "no"),
+        (RIGHT, "Region [1] is to the left of Region [0].", "yes"),
+        (RIGHT, "Region [1] is on the right, while Region [0] is on the left.", "no"),
+        (BEHIND, "Region [0] is farther from the camera.", "yes"),
+        (BEHIND, "Region [1] is closer to the viewer.", "yes"),
+        (BEHIND, "Region [0] is nearer.", "no"),
+        (ABOVE, "You will find Region [0] above Region [1].", "yes"),
+        (ABOVE, "Region [0] does not appear above Region [1].", "no"),
+        (SMALL, "Region [2] takes less space than Region [5].", "yes"),
+        (SMALL, "Region [2] has a greater size.", "no"),
+    ],
+)
+def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
+    assert parse_stance(text, category=asked[0], question=asked[1]) == stance
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Is Region [3] taller than Region [7]?",
+        "I cannot tell which is taller.",
+        "It is impossible to determine whether Region [3] is taller.",
+        "If Region [3] were taller, yes.",
+        "* Yes\n* No",
+        "Region [3] is wider than Region [7].",
+        "Region [3]",
+        "Please find a Region [3] taller than Region [7].",
+    ],
+)
+def test_an_answer_that_takes_no_side_is_unparsed(text: str) -> None:
+    assert parse_stance(text, category=TALL[0], question=TALL[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "region"),
+    [
+        ("Region [4].", 4),
+        ("[2]", 2),
+        ("2", 2),
+        ("Region 2 stands taller.", 2),
+        ("Region [2] is shorter.", 4),
+        ("The taller of Region [4] and Region [2] is Region [2].", 2),
+        ("Standing taller is Region [4].", 4),
+        ("Region [4] is not taller than Region [2].", 2),
+        ("Compared with Region [4], Region [2] has more height.", 2),
+        ("Region [4]: a lamp\nRegion [2]: a tree\n\n**Answer:** Region [2]\n\nRegion [4] is lower.", 2),
+        ("Region [4] or Region [2]? Region [2].", 2),
+        ("Region [2], not Region [4].", 2),
+        ("The latter.", 2),
+        ("* Region [4]\n* Region [2]\n\nRegion [4] has the greater height.", 4),
+        ("Region [9]", None),
+        ("Region [4] or Region [2]", None),
+        ("* Region [4]\n* Region [2]", None),
+        ("Both are equally tall.", None),
+        ("I do not know.", None),
+        ("", None),
+    ],
+)
+def test_choice(text: str, region: int | None) -> None:
+    asked = "Which of these two, Region [4] or Region [2], is the taller?"
+    assert parse_choice(text, category="tall_choice", question=asked) == region
+
+
+def test_the_opposite_relation_names_the_other_region() -> None:
+    asked = "Which is more to the left, Region [0] or Region [1]?"
+    assert parse_choice("Region [1] is more to the right.", category="left_choice", question=asked) == 0
+    assert parse_choice("Region [1] is more to the left.", category="left_choice", question=asked) == 1
+
+
+def test_the_twelve_relations() -> None:
+    twelve = ["above", "below", "left", "right", "behind", "front", "big", "small", "tall", "short", "wide", "thin"]
+    assert [name for name in (*twelve, "near", "") if is_relation(name)] == twelve

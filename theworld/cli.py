@@ -1,0 +1,156 @@
+"""The `theworld` command: `fit`, `validate`, `test`, `predict`, and tools under `data`.
+
+    theworld fit --config configs/tiny.yaml --model.stages.projection.max_steps=10
+    theworld data synthetic --num_train=100
+
+Every setting is a constructor argument; `theworld fit --help` lists them and `--print_config` shows the result of files
+and flags together. Each standing callback has a key of its own, so that a later file or flag changes it in place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from transformers.utils.logging import disable_progress_bar
+
+from theworld.data.datamodule import OSDDataModule
+from theworld.data.synthetic import SyntheticScenes
+from theworld.training.callbacks.answer_file import AnswerFile
+from theworld.training.callbacks.answer_table import AnswerTable
+from theworld.training.callbacks.stage_export import StageExport
+from theworld.training.callbacks.stage_progress import StageProgressBar
+from theworld.training.callbacks.stage_schedule import StageSchedule
+from theworld.training.callbacks.stage_validation import StageValidation
+from theworld.training.callbacks.throughput import Throughput
+from theworld.training.module import TheWorldModule
+
+CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
+"""Packages whose classes a config may name. Any other `class_path` is refused before it is imported."""
+
+CALLBACKS = {
+    "stage_schedule": StageSchedule,
+    "stage_validation": StageValidation,
+    "stage_export": StageExport,
+    "throughput": Throughput,
+    "answer_table": AnswerTable,
+    "answer_file": AnswerFile,
+    "checkpoint": ModelCheckpoint,
+    "progress_bar": StageProgressBar,
+    "model_summary": RichModelSummary,
+}
+"""Standing callbacks by config key, in the order in which they run."""
+
+SWITCHES = {"enable_checkpointing": "checkpoint", "enable_progress_bar": "progress_bar"}
+SWITCHES["enable_model_summary"] = "model_summary"
+"""Trainer switch → the callback that goes when it is off."""
+
+COSMOS_STRIDE = 8
+COSMOS_CHANNELS = 16
+
+
+def num_world_tokens(world_image_size: int, world_projection_mode: str, num_world_steps: int) -> int:
+    """World tokens of a sample, from settings alone: the data needs them before the model is loaded.
+
+    The Cosmos VAE has a latent cell for 8 × 8 pixels and 16 channels; the model is checked against this once loaded.
+    """
+    cells = (world_image_size // COSMOS_STRIDE) ** 2
+    return (cells if world_projection_mode == "spatial" else COSMOS_CHANNELS) * (1 + num_world_steps)
+
+
+class TheWorldCLI(LightningCLI):
+    """LightningCLI with our model, data and standing callbacks."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Give every standing callback a key, and state once what model and data share."""
+        for key, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
+        parser.set_defaults(
+            {
+                "checkpoint.every_n_train_steps": 500,
+                "checkpoint.save_last": "link",
+                "progress_bar.refresh_rate": 1,
+                "model_summary.max_depth": 3,
+            }
+        )
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="After fitting, answer the test questions and score them.",
+        )
+        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoint_directory)
+        for name in ("base", "enable_world", "world_image_size"):
+            parser.link_arguments(f"model.{name}", f"data.{name}")
+        parser.link_arguments(
+            ("model.world_image_size", "model.world_projection_mode", "model.num_world_steps"),
+            "data.num_world_tokens",
+            compute_fn=num_world_tokens,
+        )
+
+    def instantiate_trainer(self, **kwargs: object) -> object:
+        """Leave out the callbacks that a trainer switch turns off; Lightning would refuse them."""
+        trainer, parser = self._get(self.config_init, "trainer"), self._parser(self.subcommand)
+        off = {key for switch, key in SWITCHES.items() if trainer.get(switch) is False}
+        parser.callback_keys = [key for key in parser.callback_keys if key not in off]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the weights that training ended with, if asked to."""
+        if self.config[self.subcommand].test_after_fit:
+            self.trainer.test(self.model, datamodule=self.datamodule)
+
+
+def checkpoint_directory(default_root_dir: str | os.PathLike[str] | None) -> str:
+    """Checkpoints of all runs with one root lie together, so that `--ckpt_path=last` finds the newest."""
+    return str(Path(default_root_dir or ".") / "checkpoints")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line `args`, by default the process's own."""
+    # Lightning 2.6 calls what jsonargparse 5 will remove; we require a version below 5, so users need no warning.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    set_parsing_settings(
+        config_read_mode_urls_enabled=False,
+        config_read_mode_fsspec_enabled=False,
+        import_path_denylist=["*"],
+        import_path_allowlist=CONFIGURABLE,
+    )
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")  # Lightning 2.6 with torch 2.13
+    disable_progress_bar()  # transformers' bars for reading and writing weights would tear ours
+    words = list(sys.argv[1:] if args is None else args)
+    if words[:1] == ["data"]:
+        data_tool(words[1:])
+        return
+    TheWorldCLI(
+        TheWorldModule,
+        OSDDataModule,
+        trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "log_every_n_steps": 10},
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        auto_configure_optimizers=False,
+        parser_kwargs={
+            "prog": "theworld",
+            "description": "Train and test TheWorld. `theworld data synthetic` renders synthetic scenes.",
+        },
+        args=None if args is None else words,
+    )
+
+
+def data_tool(args: Sequence[str]) -> None:
+    """`theworld data …`: tools that make data."""
+    synthetic = ArgumentParser(description="Draw household scenes in OSD's schema, or find them drawn before.")
+    synthetic.add_class_arguments(SyntheticScenes, as_group=False)
+    parser = ArgumentParser(prog="theworld data", description="Tools that make data.")
+    parser.add_subcommands().add_subcommand("synthetic", synthetic)
+    settings = parser.parse_args(list(args))
+    made = SyntheticScenes(**settings.synthetic.as_dict()).generate()
+    for name, path in asdict(made).items():
+        print(f"{name}: {path}")

@@ -1,0 +1,258 @@
+"""The data of a run, for Lightning: OSD files (or synthetic scenes in OSD's schema) to planned batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
+
+from theworld.data.index import build_index
+from theworld.data.loader import FixedLoader, PlanLoader, packed_rows
+from theworld.data.osd import OSDRows
+from theworld.data.plan import plan
+from theworld.data.processor import TheWorldProcessor
+from theworld.data.regions import RegionStyle
+from theworld.data.samples import OSDSamples, Prompts
+from theworld.data.synthetic import SyntheticScenes
+from theworld.types import Batch, PromptBatch
+
+__all__ = ["OSDDataModule", "PlanLoader"]
+
+
+class OSDDataModule(LightningDataModule):
+    """Training and validation as packed rows of one length, test as prompts.
+
+    Args:
+        base: Directory or Hub name of the base model (or `theworld-tiny`), for its tokenizer and image processor.
+        train_path: OSD rows to train on: JSON array or JSON Lines.
+        train_images: Folder of their images.
+        val_path: OSD rows for the validation loss.
+        val_images: Folder of their images.
+        test_path: Benchmark rows: one question each, with `qa_info`.
+        test_images: Folder of their images.
+        synthetic: Synthetic scenes to generate and use in place of the six paths.
+        enable_world: False leaves the world tokens and the world encoder's input out.
+        num_world_tokens: World placeholders of a sample, all world steps included.
+        world_image_size: Side of the world encoder's square input, in pixels.
+        region_style: `box` outlines regions, `mask` tints them (needs `rle` in the rows).
+        max_seq_length: Longest sample in tokens, placeholders included; trailing turns beyond it are dropped.
+        token_budget: Tokens of a packed row, at least `max_seq_length`.
+        micro_batches_per_step: Packed rows of an optimizer step: devices x `accumulate_grad_batches`.
+        num_workers: Worker processes of each loader; 0 reads in the main process.
+        seed: Seed of the order and packing of the samples.
+        test_batch_size: Most prompts of a test batch.
+        skip_malformed: False stops at the first malformed row; True excludes such rows and counts them.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: str,
+        train_path: str | None = None,
+        train_images: str | None = None,
+        val_path: str | None = None,
+        val_images: str | None = None,
+        test_path: str | None = None,
+        test_images: str | None = None,
+        synthetic: SyntheticScenes | None = None,
+        enable_world: bool = True,
+        num_world_tokens: int = 4096,
+        world_image_size: int = 512,
+        region_style: RegionStyle = "box",
+        max_seq_length: int = 6144,
+        token_budget: int = 12288,
+        micro_batches_per_step: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        test_batch_size: int = 32,
+        skip_malformed: bool = False,
+    ):
+        super().__init__()
+        self._paths = {
+            "train": (train_path, train_images),
+            "val": (val_path, val_images),
+            "test": (test_path, test_images),
+        }
+        _check_paths(self._paths, synthetic)
+        if token_budget < max_seq_length:
+            raise ValueError(
+                f"token_budget is {token_budget}, expected at least max_seq_length={max_seq_length}: "
+                "a packed row must hold the longest sample."
+            )
+        if enable_world and max_seq_length <= num_world_tokens:
+            raise ValueError(
+                f"max_seq_length is {max_seq_length}, expected more than num_world_tokens={num_world_tokens}, "
+                "which every sample carries; raise it, or use world_projection_mode 'channel' or a smaller "
+                "world_image_size."
+            )
+        for name, value in (("micro_batches_per_step", micro_batches_per_step), ("test_batch_size", test_batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1.")
+        if region_style not in ("box", "mask"):
+            raise ValueError(f"region_style is {region_style!r}, expected 'box' or 'mask'.")
+        self.base = base
+        self.synthetic = synthetic
+        self.enable_world = enable_world
+        self.num_world_tokens = num_world_tokens
+        self.world_image_size = world_image_size
+        self.region_style: RegionStyle = region_style
+        self.max_seq_length = max_seq_length
+        self.token_budget = token_budget
+        self.micro_batches_per_step = micro_batches_per_step
+        self.num_workers = num_workers
+        self.seed = seed
+        self.test_batch_size = test_batch_size
+        self.skip_malformed = skip_malformed
+        self._processor: TheWorldProcessor | None = None
+        self._samples: dict[str, OSDSamples] = {}
+        self._train_loader: PlanLoader | None = None
+        self._train_state: dict[str, int | str] | None = None
+
+    @property
+    def processor(self) -> TheWorldProcessor:
+        """Tokenizer and image processor of the base, loaded at first use."""
+        if self._processor is None:
+            self._processor = TheWorldProcessor.from_pretrained(
+                self.base,
+                num_world_tokens=self.num_world_tokens,
+                world_image_size=self.world_image_size,
+                enable_world=self.enable_world,
+            )
+        return self._processor
+
+    def prepare_data(self) -> None:
+        """Generate the synthetic scenes, once a node."""
+        if self.synthetic is not None:
+            self.synthetic.generate()
+
+    def setup(self, stage: str) -> None:
+        """Index the files that `stage` needs, and print what was found."""
+        if self.synthetic is not None:
+            made = self.synthetic.generate(progress=False)
+            self._paths = {
+                "train": (str(made.train_path), str(made.train_images)),
+                "val": (str(made.val_path), str(made.val_images)),
+                "test": (str(made.test_path), str(made.test_images)),
+            }
+        splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
+        for split in splits:
+            path, images = self._paths[split]
+            if path is not None and images is not None and split not in self._samples:
+                self._samples[split] = self._index(split, path, images)
+                _print(self._samples[split].index.summary())
+
+    def train_dataloader(self) -> PlanLoader:
+        """Planned packed rows; saves and restores its position with the checkpoint."""
+        self._check_step_size()
+        rank, world_size = self._rank()
+        loader = PlanLoader(
+            self._split("train"),
+            budget=self.token_budget,
+            micro_batches_per_step=self.micro_batches_per_step,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            num_workers=self.num_workers,
+        )
+        if self._train_state is not None:
+            loader.load_state_dict(self._train_state)
+        self._train_loader = loader
+        _print(
+            f"train: {loader.plan.num_steps} steps an epoch of {self.micro_batches_per_step} rows of "
+            f"{self.token_budget} tokens, {loader.plan.fill_ratio:.1%} filled"
+        )
+        return loader
+
+    def val_dataloader(self) -> FixedLoader[Batch] | list[FixedLoader[Batch]]:
+        """Packed rows in file order; an empty list without validation rows."""
+        if self._paths["val"][0] is None:
+            return []
+        samples = self._split("val")
+        rank, world_size = self._rank()
+        fixed = plan(
+            samples.lengths,
+            seed=self.seed,
+            epoch=0,
+            budget=self.token_budget,
+            micro_batches_per_step=world_size,
+            shuffle=False,
+        )
+        rows = packed_rows(samples, fixed, rank=rank, world_size=world_size)
+        return FixedLoader(rows, num_workers=self.num_workers)
+
+    def test_dataloader(self) -> FixedLoader[PromptBatch]:
+        """Prompts and their questions."""
+        rank, world_size = self._rank()
+        prompts = Prompts(self._split("test"), batch_size=self.test_batch_size, rank=rank, world_size=world_size)
+        return FixedLoader(prompts, num_workers=self.num_workers)
+
+    def predict_dataloader(self) -> FixedLoader[PromptBatch]:
+        """The prompts of the test rows."""
+        return self.test_dataloader()
+
+    def state_dict(self) -> dict[str, dict[str, int | str]]:
+        """The training loader's position.
+
+        Lightning restores a loader's own state only when the checkpoint lies inside an epoch (or `max_steps` is set);
+        after one saved at the end of an epoch it would silently begin the data again.
+        """
+        return {"train": self._train_loader.state_dict()} if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, dict[str, int | str]]) -> None:
+        """Keep the position for the next `train_dataloader`."""
+        self._train_state = state_dict.get("train")
+
+    def _index(self, split: str, path: str, images: str) -> OSDSamples:
+        if self.processor.fixed_tokens >= self.max_seq_length:
+            raise ValueError(
+                f"max_seq_length is {self.max_seq_length}, expected more than the {self.processor.fixed_tokens} tokens "
+                "that every sample has before its first question (world block, image block, turn header)."
+            )
+        rows = OSDRows(Path(path).expanduser(), image_folder=Path(images).expanduser())
+        index = build_index(
+            rows,
+            self.processor,
+            max_seq_length=self.max_seq_length,
+            name=split,
+            region_style=self.region_style,
+            skip_malformed=self.skip_malformed,
+        )
+        return OSDSamples(rows, index=index, processor=self.processor, region_style=self.region_style)
+
+    def _split(self, split: str) -> OSDSamples:
+        if split not in self._samples:
+            raise ValueError(
+                f"there are no {split} rows: found {split}_path={self._paths[split][0]!r}; "
+                f"give {split}_path and {split}_images, or `synthetic`, and call `setup` first."
+            )
+        return self._samples[split]
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _check_step_size(self) -> None:
+        if self.trainer is None:
+            return
+        accumulate, devices = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        if accumulate * devices != self.micro_batches_per_step:
+            raise ValueError(
+                f"found accumulate_grad_batches={accumulate} x {devices} devices = {accumulate * devices} rows a step, "
+                f"expected micro_batches_per_step={self.micro_batches_per_step}; set trainer.accumulate_grad_batches "
+                f"to micro_batches_per_step / devices, or data.micro_batches_per_step to {accumulate * devices}."
+            )
+
+
+def _check_paths(paths: dict[str, tuple[str | None, str | None]], synthetic: SyntheticScenes | None) -> None:
+    for split, (path, images) in paths.items():
+        if (path is None) != (images is None):
+            raise ValueError(
+                f"found {split}_path={path!r} and {split}_images={images!r}, expected both or neither; add the other."
+            )
+        if synthetic is not None and path is not None:
+            raise ValueError(f"found {split}_path and `synthetic`, expected one of them; remove the other.")
+
+
+@rank_zero_only
+def _print(line: str) -> None:
+    print(line)

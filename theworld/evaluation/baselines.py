@@ -1,0 +1,135 @@
+"""What a model must beat: the best constant answer to every question template, and chance.
+
+The best constant is an **oracle**: it is chosen on the evaluated set itself, by looking at its ground truths, which no
+blind model can do. That makes it the hardest baseline that sees neither image nor question. The fewer questions share a
+template the more it flatters itself (a template asked once is always answered right), so it says little about a small
+or very varied set.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from theworld.evaluation.answers import (
+    Value,
+    is_correct,
+    offered_regions,
+    parse_truth,
+    question_kind,
+)
+from theworld.evaluation.sentences import REGION, clean
+from theworld.types import Question
+
+_MENTIONED = ("first-mentioned", "second-mentioned")
+"""The constant answers to a question that offers two regions."""
+
+
+@dataclass(frozen=True)
+class BestConstant:
+    """The constant answer to one template that is right most often.
+
+    Attributes:
+        answer: `yes`/`no`, `first-mentioned`/`second-mentioned`, metres, or the clock hour.
+        n: Questions of the template.
+        correct: How many of them the constant answers right.
+    """
+
+    answer: str | float
+    n: int
+    correct: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the template's questions that the constant answers right."""
+        return self.correct / self.n
+
+
+def best_constant(questions: Sequence[Question]) -> dict[str, BestConstant]:
+    """The best constant of every template, an oracle chosen on these very questions.
+
+    Ties go to `yes`, to the first-mentioned region, to the earliest hour and to the shortest length. A length is the
+    middle of the range of values that hit equally often.
+
+    Raises:
+        ValueError: A category is unknown or a ground truth cannot be read.
+    """
+    constants, right = _choose(questions)
+    counts: dict[str, list[bool]] = defaultdict(list)
+    for question, hit in zip(questions, right, strict=True):
+        counts[template(question)].append(hit)
+    return {
+        name: BestConstant(float(answer) if isinstance(answer, Fraction) else answer, len(hits), sum(hits))
+        for name, hits in counts.items()
+        for answer in [constants[name]]
+    }
+
+
+def constant_outcomes(questions: Sequence[Question]) -> list[bool]:
+    """Whether the best constant of its template answers each question right, for paired tests."""
+    return _choose(questions)[1]
+
+
+def template(question: Question) -> str:
+    """Category and wording of a question, with regions numbered by order of mention."""
+    order: dict[str, int] = {}
+    wording = REGION.sub(
+        lambda match: f"region [{order.setdefault(match[1], len(order))}]",
+        clean(question.question),
+    )
+    return f"{question.qa_category}: {' '.join(wording.split())}"
+
+
+def chance(question: Question) -> float | None:
+    """Expected accuracy of guessing: ½ of two answers, 3 of 12 hours, None for lengths, where it has no meaning."""
+    kind = question_kind(question)
+    if kind == "direction":
+        return 3 / 12
+    if kind == "choice":
+        return 1 / max(1, len(offered_regions(question)))
+    return 0.5 if kind == "yes_no" else None
+
+
+def _choose(questions: Sequence[Question]) -> tuple[dict[str, Value], list[bool]]:
+    """The constant of every template, exact, and whether it answers each question right."""
+    truths = [parse_truth(question) for question in questions]
+    names = [template(question) for question in questions]
+    groups: dict[str, list[tuple[Question, Value]]] = defaultdict(list)
+    for name, question, truth in zip(names, questions, truths, strict=True):
+        groups[name].append((question, truth))
+    constants = {name: _best(group) for name, group in groups.items()}
+    right = [_hits(constants[name], q, truth) for name, q, truth in zip(names, questions, truths, strict=True)]
+    return constants, right
+
+
+def _best(group: list[tuple[Question, Value]]) -> Value:
+    kind = question_kind(group[0][0])
+    if kind == "distance":
+        return _best_length([truth for _, truth in group if isinstance(truth, Fraction)])
+    candidates: list[Value]
+    if kind == "direction":
+        candidates = [Fraction(hour) for hour in range(1, 13)]
+    elif kind == "yes_no":
+        candidates = ["yes", "no"]
+    else:
+        candidates = list(_MENTIONED)
+    return max(candidates, key=lambda candidate: sum(_hits(candidate, q, truth) for q, truth in group))
+
+
+def _hits(constant: Value, question: Question, truth: Value) -> bool:
+    if constant in _MENTIONED:
+        offered = offered_regions(question)
+        position = _MENTIONED.index(str(constant))
+        return position < len(offered) and is_correct(question, offered[position], truth)
+    return is_correct(question, constant, truth)
+
+
+def _best_length(truths: list[Fraction]) -> Fraction:
+    """A value inside most of the intervals [0.75 g, 1.25 g]: some interval's lower end always is one such value."""
+    lows = sorted(truth * 3 / 4 for truth in truths)
+    highs = sorted(truth * 5 / 4 for truth in truths)
+    low = max(lows, key=lambda value: bisect_right(lows, value) - bisect_left(highs, value))
+    return (low + highs[bisect_left(highs, low)]) / 2

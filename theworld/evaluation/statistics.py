@@ -1,0 +1,121 @@
+"""Intervals and paired tests for accuracies: Wilson, exact McNemar, and a bootstrap over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, both ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """An exact McNemar test of two methods on the same questions.
+
+    Attributes:
+        only_first: Questions that only the first method got right.
+        only_second: Questions that only the second method got right.
+        p_value: Two-sided probability of a split at least this uneven if both were equally good.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def wilson_interval(correct: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of `correct` out of `n`, which treats the questions as independent.
+
+    Raises:
+        ValueError: `n` is not positive, `correct` is not in [0, n], or `confidence` is not in (0, 1).
+    """
+    _check_confidence(confidence)
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(
+            f"found {correct} correct of {n}; expected 0 <= correct <= n and n >= 1; pass counts of one set"
+        )
+    z = float(norm.ppf((1 + confidence) / 2))
+    share = correct / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    low = 0.0 if correct == 0 else centre - half
+    high = 1.0 if correct == n else centre + half
+    return Interval(low, high)
+
+
+def mcnemar_exact(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
+    """Exact paired test of two methods; questions on which they agree carry no evidence.
+
+    Raises:
+        ValueError: The two sequences differ in length.
+    """
+    if len(first) != len(second):
+        raise ValueError(
+            f"found {len(first)} and {len(second)} outcomes; expected one pair a question; "
+            "score both methods on the same questions"
+        )
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    discordant = only_first + only_second
+    p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    return PairedTest(only_first, only_second, p_value)
+
+
+def cluster_bootstrap(
+    values: Sequence[float],
+    clusters: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of the mean when whole clusters (the questions of one image) are drawn with replacement.
+
+    The result depends on the values and the names of the clusters, not on the order of the questions. With all values
+    equal the resamples have no spread and the interval is a point.
+
+    Args:
+        values: One value a question, e.g. 1 for correct and 0 for wrong, or a difference of two methods.
+        clusters: Cluster of each value, e.g. its image.
+        confidence: Coverage, between 0 and 1.
+        resamples: Draws.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: There is no value, the lengths differ, or a number is out of its range.
+    """
+    _check_confidence(confidence)
+    if not values or len(values) != len(clusters):
+        raise ValueError(
+            f"found {len(values)} values and {len(clusters)} clusters; expected one cluster a value and at least "
+            "one value; pass the image of every question"
+        )
+    if resamples < 1:
+        raise ValueError(f"found resamples={resamples}; expected at least 1; 2000 is enough for two digits")
+    names, members = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(members, weights=np.asarray(values, dtype=np.float64))
+    counts = np.bincount(members).astype(np.float64)
+    generator = np.random.default_rng(seed)
+    means = []
+    for start in range(0, resamples, rows := max(1, _CHUNK // len(names))):
+        drawn = generator.integers(len(names), size=(min(rows, resamples - start), len(names)))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"found confidence={confidence}; expected a number between 0 and 1, e.g. 0.95")

@@ -1,0 +1,1 @@
+"""The fused model: plain torch, transformers and (in the world encoder only) diffusers."""

@@ -1,0 +1,73 @@
+"""From latents to world tokens: a small network into the language model's space, at the language model's scale.
+
+W frames given · F latent frames of each · C latent channels · N tokens of one latent frame · D hidden size
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from theworld.models.configuration import ProjectionArchitecture, ProjectionMode
+
+_EPSILON = 1e-6
+
+
+class WorldProjector(nn.Module):
+    """Latents → world tokens whose root mean square is that of the text embeddings.
+
+    Args:
+        latent_channels: Channels of a latent.
+        hidden_size: Width of the language model.
+        mode: `spatial`: a token per latent cell, made from its channels. `channel`: a token per latent channel,
+            made from its cells.
+        architecture: `mlp` (linear, GELU, linear) or a single `linear` layer.
+        latent_cells: Cells of a latent frame; fixes the input width of `channel` mode.
+        target_rms: Root mean square of every token, normally that of the scaled text embeddings.
+    """
+
+    target_rms: Tensor
+
+    def __init__(
+        self,
+        *,
+        latent_channels: int,
+        hidden_size: int,
+        mode: ProjectionMode,
+        architecture: ProjectionArchitecture,
+        latent_cells: int,
+        target_rms: float,
+    ) -> None:
+        super().__init__()
+        self.mode = mode
+        self.latent_channels = latent_channels
+        self.latent_cells = latent_cells
+        width = latent_channels if mode == "spatial" else latent_cells
+        self.layers = nn.Sequential(nn.Linear(width, hidden_size))
+        if architecture == "mlp":
+            self.layers.extend([nn.GELU(), nn.Linear(hidden_size, hidden_size)])
+        self.register_buffer("target_rms", torch.tensor(target_rms, dtype=torch.float32))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """`float[W, C, F, h, w]` → `float[W, F·N, D]`, tokens frame by frame."""
+        cells = latents.flatten(3).transpose(1, 2)  # (W, F, C, h·w)
+        if self.mode == "spatial":
+            cells = cells.transpose(2, 3)  # (W, F, h·w, C)
+        elif cells.shape[-1] != self.latent_cells:
+            raise ValueError(
+                f"found latents of {cells.shape[-1]} cells, expected {self.latent_cells}: channel mode is tied to one "
+                "image size; resize the frames to world_image_size"
+            )
+        inputs = cells.flatten(1, 2).to(next(self.parameters()).dtype)  # (W, F·N, C or h·w)
+        return self._at_text_scale(self.layers(inputs))  # (W, F·N, D)
+
+    def _at_text_scale(self, tokens: Tensor) -> Tensor:
+        """Give every token the target root mean square; in float32, because bfloat16 keeps 8 bits of it."""
+        if self.target_rms.dtype != torch.float32:
+            raise ValueError(
+                f"found target_rms in {self.target_rms.dtype}, expected float32: cast the parameters only "
+                "(TheWorld.from_pretrained(dtype=...)), not the buffers"
+            )
+        wide = tokens.float()
+        inverse_rms = torch.rsqrt(wide.square().mean(-1, keepdim=True) + _EPSILON)
+        return (wide * inverse_rms * self.target_rms).to(tokens.dtype)

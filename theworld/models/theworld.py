@@ -1,0 +1,300 @@
+"""The fused model: Gemma 3 reads world tokens as it reads image tokens, from placeholders in its sequence.
+
+[BOS][SOW][world × N][EOW]<start_of_turn>user … [image × 256] … text
+
+world frames ── VAE encoder ── projector ──┐
+images ── SigLIP ── Gemma's projector ─────┤ into their placeholders
+input_ids ── embedding ────────────────────┴── language model ── loss at the targets, or logits
+
+B rows of a batch · T tokens of a row · N world tokens of a frame · I images · W world frames · D hidden size
+M targets · V vocabulary size
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, Gemma3ForConditionalGeneration, GenerationMixin, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from theworld.models import loading
+from theworld.models.attention import documents, restarting_positions, sdpa_masks
+from theworld.models.configuration import ProjectionArchitecture, ProjectionMode, TheWorldConfig
+from theworld.models.cosmos_encoder import CosmosEncoder
+from theworld.models.fusion import fill_placeholders
+from theworld.models.losses import find_target_positions, target_cross_entropy
+from theworld.models.parameter_groups import PARAMETER_GROUPS, parameter_group
+from theworld.types import TokenType
+
+
+@dataclass
+class TheWorldOutput(ModelOutput):
+    """What one forward returns.
+
+    Attributes:
+        loss: float32 scalar, `loss_sum` over the number of targets; `None` without labels.
+        loss_sum: float32 scalar, summed cross-entropy of the targets.
+        num_target_tokens: Targets of this batch.
+        logits: float[B, T or fewer, vocabulary]; with labels only when `logits_to_keep` asks for them.
+        past_key_values: The cache, with `use_cache=True`.
+    """
+
+    loss: Tensor | None = None
+    loss_sum: Tensor | None = None
+    num_target_tokens: int | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+
+
+class TheWorld(PreTrainedModel, GenerationMixin):
+    """Gemma 3 with a world branch.
+
+    Args:
+        config: Shape of both halves; the weights are new. `from_pretrained` loads a base or an export.
+    """
+
+    config_class = TheWorldConfig
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _keep_in_fp32_modules_strict = ["latents_mean", "latents_std", "target_rms"]
+
+    cosmos_encoder: CosmosEncoder | None
+
+    def __init__(self, config: TheWorldConfig) -> None:
+        super().__init__(config)
+        if self.config._attn_implementation != "sdpa":
+            found = self.config._attn_implementation
+            raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa': the mask is made for no other")
+        self.gemma = Gemma3ForConditionalGeneration(config.gemma_config)
+        self.cosmos_encoder = CosmosEncoder.from_config(config) if config.enable_world else None
+        self.post_init()
+        if self.cosmos_encoder is not None and not self.cosmos_encoder.projector.target_rms.is_meta:
+            self.cosmos_encoder.projector.target_rms.fill_(loading.text_rms(self.gemma))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        cosmos_model: str | None = None,
+        enable_world: bool = True,
+        dtype: torch.dtype | None = None,
+        freeze_gemma_vision: bool = True,
+        freeze_gemma_language: bool = True,
+        freeze_cosmos_vae: bool = True,
+        world_projection_mode: ProjectionMode | None = None,
+        projection_architecture: ProjectionArchitecture | None = None,
+        world_image_size: int | None = None,
+        num_world_steps: int | None = None,
+        max_world_steps: int | None = None,
+        bidirectional_world: bool | None = None,
+        revision: str | None = None,
+        cosmos_revision: str | None = None,
+    ) -> TheWorld:
+        """A model from a Gemma 3 base and a Cosmos VAE, or from our own export. Nothing is ever silently random.
+
+        Args:
+            name_or_path: Directory or Hub name of a Gemma 3 base or of an export, or `theworld-tiny`.
+            cosmos_model: Directory or Hub name with the world encoder in its subfolder `vae`. Default: the base
+                directory if it has one, else `nvidia/Cosmos-Predict2-2B-Video2World`. Not for an export.
+            enable_world: Without it the model is Gemma 3, and no world weight is loaded.
+            dtype: Of every parameter; default: as the base is stored.
+            freeze_gemma_vision: Do not train SigLIP and Gemma's image projector.
+            freeze_gemma_language: Do not train the language model.
+            freeze_cosmos_vae: Do not train the world encoder.
+            world_projection_mode: `spatial` (default) or `channel`.
+            projection_architecture: `mlp` (default) or `linear`.
+            world_image_size: Side in pixels of the world frame; default 512.
+            num_world_steps: Future latent frames; default 0.
+            max_world_steps: Largest accepted `num_world_steps`; default 16.
+            bidirectional_world: World tokens see each other both ways; default False.
+            revision: Hub revision of the base or export.
+            cosmos_revision: Hub revision of the Cosmos model.
+
+        For an export every unset option is the export's own.
+        """
+        model = loading.load(
+            cls,
+            super().from_pretrained,
+            name_or_path,
+            cosmos_model=cosmos_model,
+            enable_world=enable_world,
+            dtype=dtype,
+            revision=revision,
+            cosmos_revision=cosmos_revision,
+            options={
+                "world_projection_mode": world_projection_mode,
+                "projection_architecture": projection_architecture,
+                "world_image_size": world_image_size,
+                "num_world_steps": num_world_steps,
+                "max_world_steps": max_world_steps,
+                "bidirectional_world": bidirectional_world,
+            },
+        )
+        frozen = {
+            "vision": freeze_gemma_vision,
+            "language": freeze_gemma_language,
+            "world_encoder": freeze_cosmos_vae,
+            "world_projector": False,
+        }
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not frozen[parameter_group(name)])
+        return model.eval()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        world_pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        target_positions: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor | None = None,
+        return_dict: bool = True,
+    ) -> TheWorldOutput:
+        """One pass: a packed row, a padded batch, or a decode step.
+
+        Args:
+            input_ids: int64[B, T].
+            token_type_ids: int64[B, T], values of `TokenType`; default: read off `input_ids`.
+            position_ids: int64[B, T]; default: restarting with every document.
+            document_ids: int64[B, T], −1 on padding; default: one document a row, padding as `attention_mask` has it.
+            attention_mask: int64[B, T], 0 on padding; with a cache int64[B, past + T].
+            pixel_values: float[I, 3, H, W] in the order of the image placeholders.
+            world_pixel_values: float[W, 3, h, w] in [-1, 1] in the order of the world placeholders.
+            labels: int64[B, T] aligned with `input_ids`; makes the loss.
+            target_positions: int64[M], flat indices of the position before each target; default: found in `labels`.
+            num_items_in_batch: Divisor of the loss; default: the targets of this batch.
+            past_key_values: Cache of the tokens before these.
+            use_cache: Return the cache.
+            logits_to_keep: Positions from the end (0: all), or an index of positions. Default: all without labels,
+                none with them.
+            return_dict: Accepted because `generate` passes it; the answer is a `TheWorldOutput` either way.
+        """
+        mask: Tensor | dict[str, Tensor] | None
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            if pixel_values is not None or world_pixel_values is not None:
+                raise ValueError("found images or frames with a filled cache, expected them in the first pass only")
+            embeds, mask = self.get_input_embeddings()(input_ids), attention_mask  # (B, T, D)
+        else:
+            types = self.token_types(input_ids) if token_type_ids is None else token_type_ids
+            document_ids = documents(input_ids, document_ids, attention_mask)
+            embeds = self.fuse(input_ids, types, pixel_values, world_pixel_values)  # (B, T, D)
+            mask = sdpa_masks(
+                document_ids,
+                types,
+                self.config.get_text_config(),
+                bidirectional_world=self.config.bidirectional_world,
+            )
+            position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
+
+        decoded = self.gemma.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=bool(use_cache),
+        )
+        hidden = decoded.last_hidden_state  # (B, T, D)
+        output = TheWorldOutput(past_key_values=decoded.past_key_values)
+        if labels is not None:
+            positions = find_target_positions(labels) if target_positions is None else target_positions
+            output.num_target_tokens = len(positions)
+            output.loss_sum = target_cross_entropy(hidden, self.gemma.lm_head.weight, labels, positions)
+            output.loss = output.loss_sum / (
+                max(len(positions), 1) if num_items_in_batch is None else num_items_in_batch
+            )
+        if labels is None or logits_to_keep is not None:
+            output.logits = self.gemma.lm_head(_keep(hidden, 0 if logits_to_keep is None else logits_to_keep))
+        return output
+
+    def token_types(self, input_ids: Tensor) -> Tensor:
+        """`token_type_ids` as the placeholders in `input_ids` say; int64[B, T]."""
+        types = torch.where(input_ids == self.config.gemma_config.image_token_id, TokenType.IMAGE, TokenType.TEXT)
+        if self.config.enable_world:
+            types = torch.where(input_ids == self.config.world_token_id, TokenType.WORLD, types)
+        return types
+
+    def fuse(
+        self, input_ids: Tensor, token_type_ids: Tensor, pixel_values: Tensor | None, world_pixel_values: Tensor | None
+    ) -> Tensor:
+        """Text embeddings with image and world features in their placeholders; float[B, T, D]."""
+        embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
+        images = worlds = embeds.new_empty(0, 0, embeds.shape[-1])
+        if pixel_values is not None and len(pixel_values) > 0:
+            images = self.gemma.model.get_image_features(pixel_values, return_dict=True).pooler_output  # (I, N_i, D)
+        if world_pixel_values is not None and len(world_pixel_values) > 0:
+            if self.cosmos_encoder is None:
+                found = len(world_pixel_values)
+                raise ValueError(f"found {found} world frames, expected none with enable_world=False in the model")
+            worlds = self.cosmos_encoder(world_pixel_values)  # (W, N, D)
+        embeds = fill_placeholders(embeds, token_type_ids == TokenType.IMAGE, images, what="image")
+        return fill_placeholders(embeds, token_type_ids == TokenType.WORLD, worlds, what="world")
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        *,
+        past_key_values: Cache | None = None,
+        use_cache: bool = True,
+        is_first_iteration: bool = False,
+        **kwargs: Tensor | int | None,
+    ) -> dict[str, Tensor | Cache | bool | int | None]:
+        """Inputs of one step of `generate`: images and world frames at the prefill only, then plain text."""
+        if kwargs.get("document_ids") is not None:
+            raise ValueError(
+                "found document_ids in generate, expected a left-padded batch of one document a row; pass "
+                "attention_mask=(document_ids != -1).long() instead"
+            )
+        if past_key_values is not None and past_key_values.is_compileable:
+            raise ValueError("found a static cache, expected a dynamic one; leave cache_implementation unset")
+        prepared = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        if use_cache and not is_first_iteration:
+            for name in ("pixel_values", "world_pixel_values", "token_type_ids"):
+                prepared.pop(name, None)
+        prepared["use_cache"] = use_cache
+        return prepared
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of parameters of each group; tied weights count once."""
+        counts = dict.fromkeys((group for _, group in PARAMETER_GROUPS), 0)
+        for name, parameter in self.named_parameters():
+            counts[parameter_group(name)] += parameter.numel()
+        return counts
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The scaled text embedding."""
+        return self.gemma.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language-model head, tied to the text embedding."""
+        return self.gemma.lm_head
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """PyTorch's own initialisation for the world branch; Gemma's parts know theirs."""
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            module.reset_parameters()
+
+
+def _keep(hidden: Tensor, logits_to_keep: int | Tensor) -> Tensor:
+    """The rows whose logits are wanted, by transformers' meaning of `logits_to_keep`."""
+    return hidden[:, slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep]

@@ -1,0 +1,56 @@
+"""Exports the model at the end of each stage: safetensors and processor files that `from_pretrained` reads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from theworld.training.module import TheWorldModule
+from theworld.types import Batch
+
+
+class StageExport(Callback):
+    """Writes `<trainer.default_root_dir>/<directory>/<stage>` when a stage is complete.
+
+    The files are written to a neighbouring directory that is then renamed, so an export is never half there. An export
+    of the same name, from an earlier run, is replaced.
+
+    Args:
+        enabled: False exports nothing.
+        directory: Where the exports go, below `trainer.default_root_dir`.
+    """
+
+    def __init__(self, *, enabled: bool = True, directory: str = "export") -> None:
+        self.enabled = enabled
+        self.directory = directory
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: TheWorldModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        """Export after the last optimizer step of a stage."""
+        finished = pl_module.finished_stage(batch_idx)
+        if not self.enabled or finished is None:
+            return
+        target = Path(trainer.default_root_dir) / self.directory / finished
+        if trainer.is_global_zero:
+            self._write(target, trainer, pl_module)
+        trainer.strategy.barrier("stage export")
+        pl_module.print(f"Exported stage {finished} to {target}")
+
+    def _write(self, target: Path, trainer: Trainer, pl_module: TheWorldModule) -> None:
+        unfinished, replaced = (
+            target.with_name(target.name + ".unfinished"),
+            target.with_name(target.name + ".replaced"),
+        )
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        pl_module.world.save_pretrained(unfinished)
+        trainer.datamodule.processor.save_pretrained(unfinished)
+        if target.exists():
+            target.rename(replaced)
+        unfinished.rename(target)
+        shutil.rmtree(replaced, ignore_errors=True)

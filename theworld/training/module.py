@@ -1,0 +1,236 @@
+"""The LightningModule: it loads the model, turns a `Batch` into a loss, and hands the rest to pure functions.
+
+    Batch → TheWorld → Σ cross-entropy ÷ target tokens of the whole optimizer step
+
+What trains comes from `optimizer_rules`, how fast from `stages`; `callbacks/stage_schedule.py` walks through them. A
+checkpoint holds only what some stage trains; everything else comes from the base again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from theworld.evaluation.report import Prediction
+from theworld.models.theworld import TheWorld, TheWorldOutput
+from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
+from theworld.training.optimizer_rules import optimizer_param_groups, promote, set_trainable
+from theworld.training.stages import Schedule, Stage
+from theworld.types import PADDING_DOCUMENT, Batch, PromptBatch
+
+
+class TheWorldModule(LightningModule):
+    """Trains, validates and tests a `TheWorld`.
+
+    Args:
+        base: What to start from: a Gemma 3 directory or Hub name, an export of ours, or `theworld-tiny`.
+        cosmos_model: Directory or Hub name that holds the Cosmos VAE; by default the base's own, or Cosmos-Predict2.
+        stages: Stages by name, in the order in which they run. Needed to fit and to load a checkpoint.
+        enable_world: Whether the model has a world branch; without it this is Gemma 3.
+        world_projection_mode: `spatial`: a world token per latent cell. `channel`: one per latent channel.
+        projection_architecture: Layers of the projector: `mlp` or `linear`.
+        world_image_size: Side in pixels of the square frame the world encoder sees.
+        num_world_steps: Future latent frames beside the present one.
+        max_world_steps: Largest `num_world_steps` the model accepts.
+        bidirectional_world: Let the world tokens of a sample see each other in both directions.
+        dtype: Type in which weights are loaded. What trains is kept in float32 whatever is chosen here.
+        weight_decay: AdamW's decay of matrices; norms, biases and embeddings have none.
+        betas: AdamW's decay rates of the first and second moment.
+        max_new_tokens: Longest answer that is generated, in tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: str,
+        cosmos_model: str | None = None,
+        stages: dict[str, Stage] | None = None,
+        enable_world: bool = True,
+        world_projection_mode: Literal["spatial", "channel"] = "spatial",
+        projection_architecture: Literal["mlp", "linear"] = "mlp",
+        world_image_size: int = 512,
+        num_world_steps: int = 0,
+        max_world_steps: int = 16,
+        bidirectional_world: bool = False,
+        dtype: Literal["float32", "bfloat16"] = "bfloat16",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        max_new_tokens: int = 32,
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.cosmos_model = cosmos_model
+        self._schedule = Schedule(stages) if stages else None
+        self.enable_world = enable_world
+        self.world_projection_mode = world_projection_mode
+        self.projection_architecture = projection_architecture
+        self.world_image_size = world_image_size
+        self.num_world_steps = num_world_steps
+        self.max_world_steps = max_world_steps
+        self.bidirectional_world = bidirectional_world
+        self.load_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        self.weight_decay = weight_decay
+        self.betas = betas
+        self.max_new_tokens = max_new_tokens
+        self.strict_loading = False  # a checkpoint lacks the frozen weights; on_load_checkpoint checks it exactly
+        self.model: TheWorld | None = None
+        self.validation_loss = MeanMetric()
+        self._step_loss: Tensor | float = 0.0
+
+    @property
+    def world(self) -> TheWorld:
+        """The model, once Lightning has called `configure_model`."""
+        assert self.model is not None, "configure_model has not run yet"
+        return self.model
+
+    @property
+    def schedule(self) -> Schedule:
+        """The stages, which fitting and loading a checkpoint need."""
+        if self._schedule is None:
+            raise ValueError(
+                "found no stages, expected at least one to train or to load a checkpoint; set model.stages"
+            )
+        return self._schedule
+
+    def configure_model(self) -> None:
+        """Load the model once. What any stage trains is marked as trainable here, before a strategy wraps it."""
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting:
+            self._check_precision()
+        if self.model is None:
+            self.model = TheWorld.from_pretrained(
+                self.base,
+                cosmos_model=self.cosmos_model,
+                enable_world=self.enable_world,
+                dtype=self.load_dtype,
+                world_projection_mode=self.world_projection_mode,
+                projection_architecture=self.projection_architecture,
+                world_image_size=self.world_image_size,
+                num_world_steps=self.num_world_steps,
+                max_world_steps=self.max_world_steps,
+                bidirectional_world=self.bidirectional_world,
+            ).train()
+            self._check_against_processor()
+        if fitting:
+            set_trainable(self.model, self.schedule.groups)
+            promote(self.model, self.schedule.groups)
+
+    def forward(self, batch: Batch) -> TheWorldOutput:
+        """Sum of the cross-entropy over the batch's targets, and their number."""
+        return self.world(
+            batch.input_ids,
+            token_type_ids=batch.token_type_ids,
+            position_ids=batch.position_ids,
+            document_ids=batch.document_ids,
+            pixel_values=batch.pixel_values,
+            world_pixel_values=batch.world_pixel_values,
+            labels=batch.labels,
+            target_positions=batch.target_positions,
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """This micro-batch's share of the step's loss, scaled up by what Lightning and DDP divide by later."""
+        loss = self(batch).loss_sum / batch.step_target_tokens
+        self._step_loss = self._step_loss + loss.detach()
+        if self.steps_after(batch_idx):
+            self.log("train/loss", self._step_loss, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
+            self._step_loss = 0.0
+        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Mean cross-entropy over every target token of the validation set, exact whatever the batches."""
+        if batch.num_target_tokens:
+            loss = self(batch).loss_sum / batch.num_target_tokens
+            self.validation_loss.update(loss, weight=batch.num_target_tokens)
+        self.log("val/loss", self.validation_loss, prog_bar=True, batch_size=1)
+
+    def test_step(self, prompts: PromptBatch, batch_idx: int) -> STEP_OUTPUT:
+        """Greedy answers to held-out questions, under the key `predictions`."""
+        return {"predictions": self.answer(prompts)}
+
+    def predict_step(self, prompts: PromptBatch, batch_idx: int) -> list[dict[str, str]]:
+        """The same answers as plain dictionaries: Lightning copies what a prediction loop returns field by field."""
+        return [asdict(answer.question) | {"prediction": answer.text} for answer in self.answer(prompts)]
+
+    def answer(self, prompts: PromptBatch) -> list[Prediction]:
+        """Generate one answer a question, greedily, up to the end of the turn."""
+        processor = self.trainer.datamodule.processor
+        batch = prompts.batch
+        generated = self.world.generate(
+            input_ids=batch.input_ids,
+            token_type_ids=batch.token_type_ids,
+            attention_mask=(batch.document_ids != PADDING_DOCUMENT).long(),
+            pixel_values=batch.pixel_values,
+            world_pixel_values=batch.world_pixel_values,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            eos_token_id=processor.end_of_turn_id,
+            pad_token_id=processor.pad_token_id,
+        )  # (B, T + new tokens)
+        answers = generated[:, batch.input_ids.shape[1] :].tolist()
+        texts = [processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+        return [Prediction(question=q, text=t) for q, t in zip(prompts.questions, texts, strict=True)]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rates of the coming optimizer step; a function of the step, so a resume needs no state."""
+        optimizer = self.trainer.optimizers[0]
+        rates = {group: self.schedule.learning_rate(group, self.global_step) for group in self.schedule.groups}
+        for param_group in optimizer.param_groups:
+            param_group["lr"] = rates[param_group["group"]]
+        if self.steps_after(batch_idx):
+            self.log_dict({f"lr/{group}": rate for group, rate in rates.items()}, batch_size=1)
+
+    def steps_after(self, batch_idx: int) -> bool:
+        """Whether the optimizer steps after micro-batch `batch_idx` of the epoch."""
+        return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    def finished_stage(self, batch_idx: int) -> str | None:
+        """In `on_train_batch_end`: name of the stage that this micro-batch completed."""
+        return self.schedule.finished(self.global_step) if self.steps_after(batch_idx) else None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over all that any stage trains; it skips, and keeps no state of, what has no gradient yet."""
+        groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
+        return torch.optim.AdamW([dict(group) for group in groups], lr=0.0, betas=self.betas)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Keep only the weights that some stage trains."""
+        checkpoint["state_dict"] = trained_weights(self.world, self.schedule.groups, prefix="model.")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Refuse a checkpoint that does not hold exactly the weights the stages train."""
+        expected = trained_weights(self.world, self.schedule.groups, prefix="model.")
+        param_groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
+        check_checkpoint(checkpoint, weights=expected, param_groups=param_groups)
+        promote(self.world, self.schedule.groups)
+
+    def _check_precision(self) -> None:
+        """What trains is float32; beside bfloat16 weights it needs autocast, and no plugin may cast it down."""
+        precision = self.trainer.precision
+        allowed = ("bf16-mixed",) if self.load_dtype == torch.bfloat16 else ("32-true", "bf16-mixed")
+        if precision not in allowed:
+            raise ValueError(
+                f"found trainer.precision={precision} with weights loaded as {self.load_dtype}, expected "
+                f"{' or '.join(allowed)}: what trains is kept in float32; change trainer.precision or model.dtype"
+            )
+
+    def _check_against_processor(self) -> None:
+        """The placeholders the data carries must be those the model fills in."""
+        processor = getattr(self.trainer.datamodule, "processor", None)
+        if processor is None:
+            return
+        config = self.world.config
+        found = (processor.num_world_tokens, processor.world_token_id if processor.enable_world else None)
+        expected = (config.num_world_tokens, config.world_token_id) if config.enable_world else (0, None)
+        if found != expected:
+            raise ValueError(
+                f"found (world tokens, world token id) = {found} in the data's processor, expected the model's "
+                f"{expected}; give model and data the same base, enable_world, world_image_size and projection mode"
+            )

@@ -1,0 +1,138 @@
+"""The vocabulary that data, models and training share: one sample, one batch, token types.
+
+This module imports nothing of ours. Shape legend, used in every file of the package:
+
+    B rows of a batch · T tokens of a row · N world tokens of a sample · I images of a batch
+    F latent frames · D hidden size · C latent channels · V vocabulary size
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""Label of a position that is no target (the value torch's cross-entropy and transformers use)."""
+
+PADDING_DOCUMENT = -1
+"""`document_ids` of a padding position; it attends to nothing but padding before it."""
+
+
+class TokenType(IntEnum):
+    """What a position holds; 0 and 1 are Gemma's own `token_type_ids`."""
+
+    TEXT = 0
+    IMAGE = 1
+    WORLD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One conversation about one image, with every placeholder already expanded.
+
+    Attributes:
+        id: Name of the row it came from, for messages and for the ledger of what was trained on.
+        input_ids: int64[T], world and image placeholders included, so `len(input_ids)` is the true length.
+        labels: int64[T], aligned with `input_ids` (not shifted); `IGNORE_INDEX` where not a target.
+        token_type_ids: int64[T], values of `TokenType`.
+        pixel_values: float32[I, 3, H, W], what SigLIP sees, normalised by the image processor.
+        world_pixel_values: float32[W, 3, h, w] in [-1, 1], RGB, what the world encoder sees. `W` is 0 with the
+            world branch off.
+    """
+
+    id: str
+    input_ids: Tensor
+    labels: Tensor
+    token_type_ids: Tensor
+    pixel_values: Tensor
+    world_pixel_values: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What the model consumes: one packed row (`B = 1`), or a padded batch for generation and parity tests.
+
+    Attributes:
+        input_ids: int64[B, T].
+        labels: int64[B, T] aligned with `input_ids`; the model shifts.
+        token_type_ids: int64[B, T], values of `TokenType`.
+        position_ids: int64[B, T], restarting at 0 with every document.
+        document_ids: int64[B, T], equal for tokens of one sample, `PADDING_DOCUMENT` on padding.
+        pixel_values: float32[I, 3, H, W], images in the order of their placeholders (row by row).
+        world_pixel_values: float32[W, 3, h, w], world frames in the order of their placeholders.
+        target_positions: int64[M], flat indices into B·T of the positions whose *output* is scored: the position
+            before each target. Made by the collator on the CPU, so that the model needs no host synchronisation.
+        step_target_tokens: Target tokens of the whole optimizer step (all ranks, all micro-batches), from the plan.
+        ids: Names of the samples, in row order.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    token_type_ids: Tensor
+    position_ids: Tensor
+    document_ids: Tensor
+    pixel_values: Tensor
+    world_pixel_values: Tensor
+    target_positions: Tensor
+    step_target_tokens: int
+    ids: tuple[str, ...] = ()
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch with every tensor on `device`."""
+        moved = {
+            f.name: value.to(device, non_blocking=non_blocking)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by `torch.utils.data.DataLoader`)."""
+        pinned = {f.name: v.pin_memory() for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **pinned)
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Target tokens of this batch."""
+        return len(self.target_positions)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding (reads the device; meant for the CPU side)."""
+        return int((self.document_ids != PADDING_DOCUMENT).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One held-out question, with what is needed to score its answer.
+
+    Attributes:
+        id: Row id.
+        image_id: The image's name; questions of one image are not independent, and tests group by it.
+        question: What was asked, with `Region [i]` names.
+        answer: The ground truth, as the data set writes it.
+        qa_type: `qualitative` or `quantitative`.
+        qa_category: SpatialRGPT category, e.g. `left_predicate`, `distance_data`.
+    """
+
+    id: str
+    image_id: str
+    question: str
+    answer: str
+    qa_type: str
+    qa_category: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptBatch:
+    """Left-padded inference prompts (`labels` all ignored) and the questions they ask, in the same order."""
+
+    batch: Batch
+    questions: tuple[Question, ...]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PromptBatch:
+        """The same prompts with every tensor on `device`."""
+        return replace(self, batch=self.batch.to(device, non_blocking=non_blocking))

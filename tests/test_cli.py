@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import jsonargparse
@@ -12,6 +13,7 @@ import yaml
 from theworld import cli
 from theworld.cli import checkpoint_directory, main, num_world_tokens
 from theworld.data.synthetic import SyntheticPaths, SyntheticScenes
+from theworld.models.configuration import TheWorldConfig
 
 PROGRESSIVE = str(Path(__file__).parents[1] / "configs" / "progressive.yaml")
 
@@ -125,6 +127,14 @@ def test_world_tokens_from_settings_alone():
     assert num_world_tokens(224, "spatial", 0) == 784
     assert num_world_tokens(512, "channel", 0) == 16
     assert num_world_tokens(512, "spatial", 2) == 3 * 4096
+    for size, mode, steps in product((224, 512), ("spatial", "channel"), (0, 3)):
+        settings = {"world_image_size": size, "world_projection_mode": mode, "num_world_steps": steps}
+        assert num_world_tokens(*settings.values()) == TheWorldConfig.preset("gemma3-4b", **settings).num_world_tokens
+
+
+def test_the_end_of_a_stage_is_not_counted_as_training_time():
+    order = list(cli.CALLBACKS)
+    assert order.index("throughput") < min(order.index("stage_validation"), order.index("stage_export"))
 
 
 def test_checkpoints_of_one_root_lie_together():

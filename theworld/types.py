@@ -8,8 +8,10 @@ This module imports nothing of ours. Shape legend, used in every file of the pac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,10 @@ IGNORE_INDEX = -100
 """Label of a position that is no target (the value torch's cross-entropy and transformers use)."""
 
 PADDING_DOCUMENT = -1
-"""`document_ids` of a padding position; it attends to nothing but padding before it."""
+"""`document_ids` of a padding position; it attends to nothing but padding, itself included."""
+
+_ALWAYS_WAIT = ("cpu", "mps")
+"""Kinds of device to which Lightning, too, never copies without waiting."""
 
 
 class TokenType(IntEnum):
@@ -80,19 +85,20 @@ class Batch:
     step_target_tokens: int
     ids: tuple[str, ...] = ()
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch with every tensor on `device`."""
-        moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
+        """The same batch with every tensor on `device`.
+
+        Args:
+            device: Where to.
+            non_blocking: Do not wait for the copy to a GPU, which is ordered before whatever the GPU does next. A copy
+                to the CPU is always waited for, because nothing would order it before the CPU reads it.
+        """
+        wait = not non_blocking or torch.device(device).type in _ALWAYS_WAIT
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=not wait))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by `torch.utils.data.DataLoader`)."""
-        pinned = {f.name: v.pin_memory() for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **pinned)
+        return self._with_tensors(lambda tensor: tensor.pin_memory())
 
     @property
     def num_target_tokens(self) -> int:
@@ -103,6 +109,15 @@ class Batch:
     def num_tokens(self) -> int:
         """Tokens that are not padding (reads the device; meant for the CPU side)."""
         return int((self.document_ids != PADDING_DOCUMENT).sum())
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with `change` applied to every tensor."""
+        tensors: dict[str, Any] = {
+            field.name: change(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +148,6 @@ class PromptBatch:
     batch: Batch
     questions: tuple[Question, ...]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PromptBatch:
-        """The same prompts with every tensor on `device`."""
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> PromptBatch:
+        """The same prompts with every tensor on `device`, as `Batch.to` has it."""
         return replace(self, batch=self.batch.to(device, non_blocking=non_blocking))

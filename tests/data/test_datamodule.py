@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from tests.tiny import QUIET_TRAINER
 from theworld.data.datamodule import OSDDataModule
 
 ROWS = 22
@@ -28,9 +29,6 @@ class Recorder(LightningModule):
 
     def test_step(self, prompts):
         self.asked += [question.id for question in prompts.questions]
-
-    def transfer_batch_to_device(self, batch, device, dataloader_idx):
-        return batch.to(device)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1.0)
@@ -66,16 +64,7 @@ def make_data(base, write_osd, make_row):
 
 
 def _trainer(tmp_path, **changes):
-    settings = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "accumulate_grad_batches": 2,
-        "default_root_dir": tmp_path,
-    }
+    settings = QUIET_TRAINER | {"accumulate_grad_batches": 2, "default_root_dir": tmp_path}
     return Trainer(**settings | ({} if "max_steps" in changes else {"max_epochs": 3}) | changes)
 
 

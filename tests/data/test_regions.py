@@ -9,8 +9,6 @@ from theworld.data.drawing import PALETTE
 from theworld.data.masks import check_rle, decode_rle
 from theworld.data.regions import Region, check_box, draw_regions, global_regions
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
-
 A, B, C = (1.0, 2.0, 9.0, 9.0), (10.0, 2.0, 19.0, 9.0), (20.0, 2.0, 29.0, 9.0)
 
 

@@ -1,4 +1,4 @@
-"""A real Gemma 3, a real Wan VAE and the fused model, all too small to take time."""
+"""The fused model over the tiny real parts, and samples and batches for it, laid out without the collator."""
 
 from __future__ import annotations
 
@@ -8,76 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
-from tokenizers import Tokenizer, models
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import Gemma3ForConditionalGeneration
 
-from theworld.models.configuration import TheWorldConfig
+from tests.tiny import (
+    BOI,
+    BOS,
+    END,
+    EOI,
+    EOW,
+    IMAGE,
+    IMAGE_SIDE,
+    IMAGE_TOKENS,
+    SOW,
+    START,
+    WORLD,
+    WORLD_SIDE,
+    WORLD_TOKENS,
+    gemma_config,
+    make_model,
+    make_tokenizer,
+    write_base,
+)
 from theworld.models.theworld import TheWorld
 from theworld.types import IGNORE_INDEX, PADDING_DOCUMENT, Batch, Sample, TokenType
-
-BOS, START, END, BOI, EOI, IMAGE, SOW, WORLD, EOW = 2, 4, 5, 6, 7, 8, 9, 10, 11
-IMAGE_TOKENS, WORLD_TOKENS = 4, 4
-VAE_CONFIG = {"base_dim": 4, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
-
-
-def gemma_config() -> Gemma3Config:
-    """Six layers, so that the last one is global; a window shorter than the test sequences."""
-    return Gemma3Config(
-        text_config={
-            "vocab_size": 64,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "sliding_window": 9,
-            "pad_token_id": 0,
-            "eos_token_id": [1, 5],
-            "initializer_range": 0.2,
-        },
-        vision_config={
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 16,
-            "patch_size": 4,
-            "vision_use_head": False,
-        },
-        mm_tokens_per_image=IMAGE_TOKENS,
-        boi_token_index=BOI,
-        eoi_token_index=EOI,
-        image_token_index=IMAGE,
-    )
-
-
-def tiny_config(**overrides) -> TheWorldConfig:
-    settings = {
-        "gemma_config": gemma_config(),
-        "vae_config": VAE_CONFIG,
-        "world_image_size": 16,
-        "start_of_world_token_id": SOW,
-        "world_token_id": WORLD,
-        "end_of_world_token_id": EOW,
-    }
-    return TheWorldConfig(**(settings | overrides))
-
-
-def randomise(model: torch.nn.Module) -> None:
-    """Give zero-initialised weights values (norms, Gemma's image projection), so that every path carries a signal."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if bool((parameter == 0).all()):
-                parameter.normal_(std=0.1)
-
-
-def make_model(seed: int = 0, **overrides) -> TheWorld:
-    torch.manual_seed(seed)
-    model = TheWorld(tiny_config(**overrides)).eval()
-    randomise(model)
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -104,8 +57,8 @@ def make_sample(name: str, *, text: int, answer: int, seed: int, world: bool = T
         input_ids=input_ids,
         labels=torch.where(torch.arange(len(ids)) < prompt, IGNORE_INDEX, input_ids),
         token_type_ids=types,
-        pixel_values=torch.randn(int(image), 3, 16, 16, generator=g),
-        world_pixel_values=torch.rand(int(world), 3, 16, 16, generator=g) * 2 - 1,
+        pixel_values=torch.randn(int(image), 3, IMAGE_SIDE, IMAGE_SIDE, generator=g),
+        world_pixel_values=torch.rand(int(world), 3, WORLD_SIDE, WORLD_SIDE, generator=g) * 2 - 1,
     )
 
 
@@ -147,29 +100,7 @@ def padded(samples: list[Sample], side: str = "left", length: int | None = None)
     return _rows(samples, [[(i, 0)] for i in range(len(samples))], length or longest, side)
 
 
-def inputs(batch: Batch, *, labels: bool = False) -> dict[str, torch.Tensor]:
-    """Keyword arguments of `TheWorld.forward`."""
-    names = ["input_ids", "token_type_ids", "position_ids", "document_ids", "pixel_values", "world_pixel_values"]
-    return {n: getattr(batch, n) for n in names + (["labels", "target_positions"] if labels else [])}
-
-
-@pytest.fixture(scope="session")
-def write_base() -> Callable[[Path], tuple[Gemma3ForConditionalGeneration, AutoencoderKLWan]]:
-    """Write a base as its makers do: transformers' and diffusers' own `save_pretrained`, and a tokenizer."""
-
-    def write(folder: Path) -> tuple[Gemma3ForConditionalGeneration, AutoencoderKLWan]:
-        torch.manual_seed(1)
-        gemma = Gemma3ForConditionalGeneration(gemma_config()).eval()
-        randomise(gemma)
-        gemma.save_pretrained(folder)
-        vae = AutoencoderKLWan.from_config(VAE_CONFIG).eval()
-        vae.save_pretrained(folder / "vae")
-        names = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>"]
-        names += ["<end_of_image>", "<image_soft_token>", "<unused0>", "<unused1>", "<unused2>"]
-        vocabulary = Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="<unk>"))
-        PreTrainedTokenizerFast(tokenizer_object=vocabulary, unk_token="<unk>", pad_token="<pad>").save_pretrained(
-            folder
-        )
-        return gemma, vae
-
-    return write
+@pytest.fixture(name="write_base", scope="session")
+def _write_base() -> Callable[[Path], tuple[Gemma3ForConditionalGeneration, AutoencoderKLWan]]:
+    """Write a base into a folder; returns what was written."""
+    return lambda folder: write_base(folder, gemma_config(), make_tokenizer())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from tests.models.conftest import tiny_config
+from tests.tiny import tiny_config
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.cosmos_encoder import CosmosEncoder, new_projector
 from theworld.models.theworld import TheWorld

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models.conftest import inputs, make_model, make_sample, padded
+from tests.models.conftest import make_sample, padded
+from tests.tiny import inputs, make_model
 
 NEW_TOKENS = 14
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.models.conftest import inputs, make_model, make_sample, packed, padded
+from tests.models.conftest import make_sample, packed, padded
+from tests.tiny import inputs, make_model
 from theworld.models.loading import text_rms
-from theworld.models.parameter_groups import parameter_group
+from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
 
 GEMMA_FILE = "model.safetensors"
@@ -78,16 +79,18 @@ def test_cosmos_model_from_its_own_directory(tmp_path, write_base):
 
 
 def test_what_is_frozen(base):
-    trains = {parameter_group(n) for n, p in load(base).named_parameters() if p.requires_grad}
-    assert trains == {"world_projector"}
-    everything = {
-        parameter_group(n)
-        for n, p in load(
-            base, freeze_gemma_vision=False, freeze_gemma_language=False, freeze_cosmos_vae=False
-        ).named_parameters()
-        if p.requires_grad
-    }
-    assert everything == {"world_projector", "world_encoder", "vision", "language"}
+    def trains(**settings: bool) -> set[str]:
+        groups = parameter_groups(load(base, **settings))
+        assert all(len({p.requires_grad for _, p in members}) == 1 for members in groups.values())
+        return {group for group, members in groups.items() if members[0][1].requires_grad}
+
+    assert trains() == {"world_projector"}
+    for setting, group in (
+        ("freeze_gemma_vision", "vision"),
+        ("freeze_gemma_language", "language"),
+        ("freeze_cosmos_vae", "world_encoder"),
+    ):
+        assert trains(**{setting: False}) == {"world_projector", group}
 
 
 def test_projector_follows_the_seed(base):

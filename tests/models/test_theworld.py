@@ -8,17 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.models.conftest import (
-    IMAGE,
-    IMAGE_TOKENS,
-    WORLD_TOKENS,
-    inputs,
-    make_model,
-    make_sample,
-    packed,
-    padded,
-    tiny_config,
-)
+from tests.models.conftest import make_sample, packed, padded
+from tests.tiny import IMAGE, IMAGE_TOKENS, WORLD_TOKENS, inputs, make_model, tiny_config
 from theworld.models.theworld import TheWorld
 from theworld.types import IGNORE_INDEX, Batch, TokenType
 

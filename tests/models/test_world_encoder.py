@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
 
-from tests.models.conftest import VAE_CONFIG, tiny_config
+from tests.tiny import VAE_CONFIG, tiny_config
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.projector import WorldProjector
 from theworld.models.world_encoder import WorldEncoder

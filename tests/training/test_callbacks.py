@@ -24,6 +24,8 @@ from theworld.training.callbacks.throughput import Throughput
 from theworld.training.stages import LearningRates, Stage
 from theworld.types import PADDING_DOCUMENT
 
+pytestmark = pytest.mark.filterwarnings("ignore:Stopped at optimizer step:UserWarning")  # many runs here stop early
+
 
 class Gradients(Callback):
     """Gradients of the first optimizer step, and how often Gemma's first layer ran."""
@@ -111,6 +113,7 @@ def test_validation_loss_at_every_boundary(make_module, make_data, make_trainer,
     assert resumed.losses == measured.losses
 
 
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
 def test_without_validation_rows_nothing_is_measured(make_module, make_data, make_trainer):
     measured = StageValidation()
     data = make_data(val_path=None, val_images=None)

@@ -8,12 +8,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from theworld.training.optimizer_rules import parameter_groups
-from theworld.training.stages import LearningRates, Stage
+from tests.training.conftest import one_stage
+from theworld.models.parameter_groups import parameter_groups
 
-
-def one_stage(steps: int = 2, **rates: float) -> dict[str, Stage]:
-    return {"only": Stage(learning_rates=LearningRates(**rates), max_steps=steps)}
+pytestmark = pytest.mark.filterwarnings("ignore:Stopped at optimizer step:UserWarning")  # many runs here stop early
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def arguments(base, osd, tmp_path, monkeypatch) -> list[str]:
         f"--config={CONFIG}",
         f"--trainer.default_root_dir={tmp_path}",
         "--trainer.enable_progress_bar=false",
+        "--trainer.log_every_n_steps=1",
         f"--model.base={base}",
         "--model.max_new_tokens=3",
         "--data.synthetic=null",
@@ -34,6 +35,7 @@ def arguments(base, osd, tmp_path, monkeypatch) -> list[str]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")  # that of the resume
 def test_fit_exports_tests_and_resumes(arguments, tmp_path, capsys):
     main(["fit", *arguments])
     printed = capsys.readouterr().out

@@ -9,10 +9,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from tests.training.conftest import one_stage
+from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
 from theworld.training.module import TheWorldModule
-from theworld.training.optimizer_rules import parameter_groups, set_trainable
-from theworld.training.stages import LearningRates, Stage
+from theworld.training.optimizer_rules import set_trainable
 
 MakeAny = Callable[..., object]
 
@@ -42,10 +43,6 @@ class Recorder(Callback):
 
 def copy(module: TheWorldModule) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in module.world.named_parameters()}
-
-
-def one_stage(steps: int = 2, **rates: float) -> dict[str, Stage]:
-    return {"only": Stage(learning_rates=LearningRates(**rates), max_steps=steps)}
 
 
 def fit(
@@ -134,10 +131,10 @@ def test_micro_batches_weigh_by_their_targets_not_alike(make_module, make_data):
 
 def test_a_resumed_run_is_bit_identical(make_module, make_data, make_trainer, tmp_path):
     """Saved after every step: within a stage and an epoch, at the end of a stage (2, 4), of an epoch (3, 6)."""
-    settings = {"enable_checkpointing": True, "accumulate_grad_batches": 2}
+    settings = {"accumulate_grad_batches": 2}
     saver = ModelCheckpoint(dirpath=tmp_path / "saved", filename="{step}", every_n_train_steps=1, save_top_k=-1)
     whole_module, data = make_module(), make_data(micro_batches_per_step=2)
-    whole = fit(make_trainer, whole_module, data, saver, **settings)
+    whole = fit(make_trainer, whole_module, data, saver, **settings, enable_checkpointing=True)
     assert len(data.train_dataloader()) == 6  # three steps an epoch
     expected = copy(whole_module)
     for step in range(1, 7):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import pytest
 
+from theworld.models.parameter_groups import GROUPS
 from theworld.training.stages import LearningRates, Schedule, Stage
+
+
+def test_a_stage_can_give_every_group_a_rate():
+    every = LearningRates(**dict.fromkeys(GROUPS, 1.0))
+    assert tuple(every.trained()) == GROUPS
+    assert [field.name for field in fields(LearningRates)] == list(GROUPS)
 
 
 def three_stages() -> Schedule:

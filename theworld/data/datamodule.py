@@ -165,7 +165,7 @@ class OSDDataModule(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> FixedLoader[Batch] | list[FixedLoader[Batch]]:
-        """Packed rows in file order; an empty list without validation rows."""
+        """Packed rows, the same at every pass; an empty list without validation rows."""
         if self._paths["val"][0] is None:
             return []
         samples = self._split("val")

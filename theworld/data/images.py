@@ -61,7 +61,7 @@ def world_pixels(image: Image.Image, size: int) -> Tensor:
     """
     resized = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1)  # (3, size, size)
-    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1.0)
 
 
 @contextmanager

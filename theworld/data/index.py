@@ -41,7 +41,8 @@ class Index:
         kept_turns: int64[R], whole turns kept, from the first on.
         verdicts: `ok`, or why the row is excluded.
         eligible: int64[S], row numbers of the samples.
-        sha256: Hash of names, texts, boxes and lengths of all rows: what a resumed run must find unchanged.
+        sha256: Hash of names, texts, boxes and lengths of the rows that could be read, and of every row's counts:
+            what a resumed run must find unchanged.
     """
 
     name: str

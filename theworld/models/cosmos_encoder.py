@@ -60,7 +60,8 @@ class CosmosEncoder(nn.Module):
         size = (self.image_size, self.image_size)
         arrays = [np.array(i.convert("RGB").resize(size, Image.Resampling.BICUBIC)) for i in images]
         pixels = torch.from_numpy(np.stack(arrays)).to(self.vae.latents_mean.device)  # (W, h, w, 3)
-        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        # Contiguous, as the data side's are: another layout runs another kernel, which rounds differently.
+        return pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1.0
 
 
 def new_projector(config: TheWorldConfig, *, target_rms: float) -> WorldProjector:

@@ -28,6 +28,13 @@ WORLD_TOKENS = {
     "world_token_id": "<unused1>",
     "end_of_world_token_id": "<unused2>",
 }
+_READING = {
+    "attn_implementation": "sdpa",
+    "trust_remote_code": False,
+    "use_safetensors": True,
+    "output_loading_info": True,
+}
+"""How transformers reads weights, of a base or an export: no pickles, no code of others, and an account of the keys."""
 _FIXED_BY_WEIGHTS = ("world_projection_mode", "projection_architecture")
 
 logger = logging.getLogger(__name__)
@@ -92,13 +99,7 @@ def _from_base(
     options: ConfigFields,
 ) -> TheWorld:
     gemma, info = Gemma3ForConditionalGeneration.from_pretrained(
-        path,
-        dtype=dtype if dtype is not None else "auto",
-        revision=revision,
-        attn_implementation="sdpa",
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
+        path, dtype=dtype if dtype is not None else "auto", revision=revision, **_READING
     )
     _check_keys(path, info)
     fields: ConfigFields = {**options, "gemma_config": gemma.config, "enable_world": enable_world}
@@ -129,14 +130,7 @@ def _from_export(
     revision: str | None,
 ) -> TheWorld:
     model, info = load_export_weights(
-        path,
-        config=config,
-        dtype=dtype if dtype is not None else "auto",
-        revision=revision,
-        attn_implementation="sdpa",
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
+        path, config=config, dtype=dtype if dtype is not None else "auto", revision=revision, **_READING
     )
     if not config.enable_world:
         info["unexpected_keys"] = {k for k in info["unexpected_keys"] if not k.startswith("cosmos_encoder.")}

@@ -26,7 +26,7 @@ from theworld.models.configuration import ProjectionArchitecture, ProjectionMode
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.fusion import fill_placeholders
 from theworld.models.losses import find_target_positions, target_cross_entropy
-from theworld.models.parameter_groups import PARAMETER_GROUPS, parameter_group
+from theworld.models.parameter_groups import parameter_groups
 from theworld.types import TokenType
 
 
@@ -142,8 +142,9 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             "world_encoder": freeze_cosmos_vae,
             "world_projector": False,
         }
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not frozen[parameter_group(name)])
+        for group, parameters in parameter_groups(model).items():
+            for _, parameter in parameters:
+                parameter.requires_grad_(not frozen[group])
         return model.eval()
 
     def forward(
@@ -274,11 +275,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         return prepared
 
     def parameter_counts(self) -> dict[str, int]:
-        """Number of parameters of each group; tied weights count once."""
-        counts = dict.fromkeys((group for _, group in PARAMETER_GROUPS), 0)
-        for name, parameter in self.named_parameters():
-            counts[parameter_group(name)] += parameter.numel()
-        return counts
+        """Number of parameters of each group that the model has; tied weights count once."""
+        return {group: sum(p.numel() for _, p in members) for group, members in parameter_groups(self).items()}
 
     def get_input_embeddings(self) -> nn.Module:
         """The scaled text embedding."""

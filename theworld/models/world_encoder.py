@@ -96,8 +96,9 @@ class WorldEncoder(nn.Module):
 
 
 def check_range(pixels: Tensor) -> None:
-    """Refuse frames outside [-1, 1]: a [0, 1] or [0, 255] image would pass as a strange but valid one.
+    """Refuse frames outside [-1, 1], such as 0..255, which the encoder would take without complaint.
 
+    Frames scaled to [0, 1] lie inside the range and pass: no check of values can tell them from a bright image.
     Only on the CPU and outside `torch.compile`: reading a value of a CUDA tensor would stall the device.
     """
     if pixels.device.type != "cpu" or torch.compiler.is_compiling() or pixels.numel() == 0:

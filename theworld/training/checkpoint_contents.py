@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
-from theworld.training.optimizer_rules import OptimizerGroup, parameter_groups
+from theworld.training.optimizer_rules import OptimizerGroup
 
 
 def trained_weights(model: TheWorld, groups: Sequence[str], *, prefix: str) -> dict[str, Tensor]:

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 
-GROUPS = ("world_projector", "world_encoder", "vision", "language")
-"""Groups of parameters a stage may train; `optimizer_rules.GROUP_RULES` says which parameters belong to which."""
+from theworld.models.parameter_groups import GROUPS
 
 
 @dataclass(frozen=True, kw_only=True)

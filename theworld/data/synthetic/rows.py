@@ -7,8 +7,9 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from theworld.data.masks import Rle
 from theworld.data.synthetic.questions import MASK, QuestionDeck, RegionQuestion
-from theworld.data.synthetic.truth import Rle, SceneTruth
+from theworld.data.synthetic.truth import SceneTruth
 
 Message = TypedDict("Message", {"from": str, "value": str})
 

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
+from theworld.data.masks import Rle, decode_rle
 from theworld.data.synthetic.camera import Camera, Vector
-
-
-class Rle(TypedDict):
-    """A COCO run-length mask: `size` is [height, width], `counts` the compressed runs."""
-
-    size: list[int]
-    counts: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +41,8 @@ class ObjectTruth:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """bool[H, W], the visible mask."""
-        return coco_mask.decode({"size": self.rle["size"], "counts": self.rle["counts"].encode()}).astype(bool)
+        height, width = self.rle["size"]
+        return decode_rle(self.rle, (width, height))
 
 
 @dataclass(frozen=True, kw_only=True)

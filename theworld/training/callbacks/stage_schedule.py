@@ -8,9 +8,10 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.table import Table
 from torch.nn.parallel import DistributedDataParallel
 
+from theworld.models.parameter_groups import parameter_groups
 from theworld.training.callbacks.rendering import rendered
 from theworld.training.module import TheWorldModule
-from theworld.training.optimizer_rules import parameter_groups, set_trainable, trainable_counts
+from theworld.training.optimizer_rules import set_trainable, trainable_counts
 from theworld.types import Batch
 
 

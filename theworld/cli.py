@@ -154,3 +154,7 @@ def data_tool(args: Sequence[str]) -> None:
     made = SyntheticScenes(**settings.synthetic.as_dict()).generate()
     for name, path in asdict(made).items():
         print(f"{name}: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import torch
+
 MEASURE_FROM, MEASURE_TO = 100, 300
 
 
@@ -24,15 +26,22 @@ class Pace:
         self.max_seconds = max_seconds
 
     def __iter__(self) -> Iterator[int]:
-        start = mark = time.monotonic()
+        start = mark = now()
         step = 0
         while step < self.steps:
             yield step
             step += 1
             if step == MEASURE_FROM:
-                mark = time.monotonic()
+                mark = now()
             if step == MEASURE_TO and self.max_seconds is not None:
-                now = time.monotonic()
-                rate = (MEASURE_TO - MEASURE_FROM) / (now - mark)
-                self.steps = min(self.steps, step + int(max(0.0, self.max_seconds - (now - start)) * rate))
+                end = now()
+                rate = (MEASURE_TO - MEASURE_FROM) / (end - mark)
+                self.steps = min(self.steps, step + int(max(0.0, self.max_seconds - (end - start)) * rate))
                 print(f"{rate:.1f} steps/s: {self.steps} steps", flush=True)
+
+
+def now() -> float:
+    """Seconds on a clock, once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()

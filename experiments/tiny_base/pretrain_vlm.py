@@ -1,8 +1,8 @@
 """Pretrains the tiny Gemma-3 VLM on questions about single regions (what, which colour, where), never about two.
 
-The language-model loss is the package's own. Beside it the vision tower gets a dense loss for the first part of training:
-from every patch, read the kind and the colour of what it shows and which drawn regions enclose it. Without it the
-tower learns to see only through a few answer tokens, and needs many times as many steps.
+The language-model loss is the package's own. Beside it the vision tower gets a dense loss for the first part of
+training: from every patch, read the kind and the colour of what it shows and which drawn regions enclose it. Without
+it the tower learns to see only through a few answer tokens, and needs many times as many steps.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pace import Pace
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from pace import Pace
 
 from theworld.models.losses import find_target_positions
 from theworld.models.theworld import TheWorld
@@ -25,8 +24,9 @@ from theworld.types import PADDING_DOCUMENT
 class Corpus:
     """Everything on the device: `N` samples padded to `T` tokens, their images, and dense truth on a `P × P` grid.
 
-    input_ids int16[N, T] · labels int16[N, T] · token_type_ids uint8[N, T] · length int32[N] · images uint8[N, 3, H, W] ·
-    kinds uint8[N, P, P] · colours uint8[N, P, P] (0: background) · enclosed bool[N, R, P, P]
+    input_ids int16[N, T] · labels int16[N, T] · token_type_ids uint8[N, T] · length int32[N] ·
+    images uint8[N, 3, H, W] · kinds uint8[N, P, P] · colours uint8[N, P, P] (0: background) ·
+    enclosed bool[N, R, P, P]
     """
 
     input_ids: Tensor

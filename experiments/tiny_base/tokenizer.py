@@ -1,7 +1,7 @@
 """The tiny base's tokenizer: BPE with byte fallback, Gemma's special tokens, Gemma's chat template.
 
-Any text round-trips (what the merges do not know falls back to bytes), and numbers are read digit by digit as Gemma does.
-A region name such as ` [3]` is one piece, because the tiny model has few layers to spend on spelling.
+Any text round-trips (what the merges do not know falls back to bytes), and numbers are read digit by digit as Gemma
+does. A region name such as ` [3]` is one piece, because the tiny model has few layers to spend on spelling.
 """
 
 from __future__ import annotations

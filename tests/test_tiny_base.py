@@ -89,9 +89,7 @@ def test_first_projection_step_does_not_raise_the_loss(
     assert after <= 1.05 * before
 
 
-def test_first_step_check_can_fail(
-    processor: TheWorldProcessor, scenes: list[tuple[Image.Image, SceneTruth]]
-) -> None:
+def test_first_step_check_can_fail(processor: TheWorldProcessor, scenes: list[tuple[Image.Image, SceneTruth]]) -> None:
     """Control: the same step uphill raises the loss, so the measurement sees a rise."""
     batch = _training_batch(processor, scenes[:4])
     before, after = _losses_around_one_step(batch, seed=0, learning_rate=0.03, uphill=True)

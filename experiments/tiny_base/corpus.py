@@ -10,7 +10,6 @@ import multiprocessing
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -118,7 +117,9 @@ def _build_part(recipe: Recipe, numbers: Iterable[int]) -> tuple[CorpusArrays, l
             columns["token_type_ids"].append(_fixed(sample.token_type_ids, recipe.max_seq_length, 0).astype(np.uint8))
             columns["length"].append(np.int32(len(sample.input_ids)))
             columns["images"].append(_bytes(sample.pixel_values[0]))
-            columns["world"].append(_bytes(world_pixels(marked if rng.random() < 0.5 else image, 64)))
+            columns["world"].append(
+                _bytes(world_pixels(marked if rng.random() < 0.5 else image, recipe.world_image_size))
+            )
             kinds, colours, enclosed = _dense_truth(scene, [r.box for r in regions], recipe.patches_per_side)
             columns["kinds"].append(kinds)
             columns["colours"].append(colours)
@@ -162,8 +163,3 @@ def _dense_truth(
         columns, rows = (middles >= x1) & (middles < x2), (middles >= y1) & (middles < y2)
         enclosed[number] = rows[:, None] & columns[None]
     return kinds, colours, enclosed
-
-
-def tokenizer_directory(root: Path) -> Path:
-    """Where the draft tokenizer lies while the corpus is built."""
-    return root / "tokenizer"

@@ -12,21 +12,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 
 import numpy as np
+import text_corpus
 import torch
+from mentions import Facts, mention_arrays
 from PIL import Image
+from text_corpus import COLOUR_NUMBERS, KIND_NUMBERS, region_token_ids
 
 from theworld.data.images import world_pixels
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.regions import draw_regions, global_regions
-from theworld.data.synthetic.base_questions import pretrain_rows
-from theworld.data.synthetic.kinds import COLOURS, KINDS
+from theworld.data.synthetic.base_questions import box_centre, pretrain_rows
 from theworld.data.synthetic.scenes import draw_scene, encode_jpeg
 from theworld.data.synthetic.truth import ObjectTruth, SceneTruth
 from theworld.types import IGNORE_INDEX
 
 MAX_REGIONS = 8
-KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS, start=1)}
-COLOUR_NUMBERS = {colour: number for number, colour in enumerate(COLOURS, start=1)}
 
 
 @dataclass(kw_only=True)
@@ -41,6 +41,8 @@ class CorpusArrays:
     kinds: np.ndarray
     colours: np.ndarray
     enclosed: np.ndarray
+    mention_at: np.ndarray
+    mention_facts: np.ndarray
     world: np.ndarray
 
 
@@ -70,7 +72,7 @@ def build(recipe: Recipe, numbers: range, *, workers: int) -> tuple[CorpusArrays
     return arrays, [asked for _, questions in results for asked in questions]
 
 
-def texts(seed: int, numbers: Iterable[int], image_size: int) -> Iterator[str]:
+def texts(seed: int, numbers: range, image_size: int) -> Iterator[str]:
     """Everything the tokenizer learns from: base questions and answers of some scenes, and the 24 categories' too.
 
     The categories are here for their *words* only (a tokenizer that cannot spell "taller" would be unfair); the model
@@ -91,6 +93,7 @@ def texts(seed: int, numbers: Iterable[int], image_size: int) -> Iterator[str]:
             turns, _ = global_regions(_turns(one), [tuple(box) for box in one["bbox"]])
             yield from (text for turn in turns for text in turn)
     renderer.close()
+    yield from text_corpus.texts(seed, range(20 * len(numbers)))
 
 
 def _build_part(recipe: Recipe, numbers: Iterable[int]) -> tuple[CorpusArrays, list[list[str]]]:
@@ -100,6 +103,7 @@ def _build_part(recipe: Recipe, numbers: Iterable[int]) -> tuple[CorpusArrays, l
     processor = TheWorldProcessor.from_pretrained(
         recipe.tokenizer_directory, num_world_tokens=1, world_image_size=recipe.world_image_size, enable_world=False
     )
+    region_ids = region_token_ids(processor.tokenizer)
     renderer = SceneRenderer(recipe.image_size)
     columns: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(CorpusArrays)}
     questions = []
@@ -116,6 +120,10 @@ def _build_part(recipe: Recipe, numbers: Iterable[int]) -> tuple[CorpusArrays, l
             columns["labels"].append(_fixed(sample.labels, recipe.max_seq_length, IGNORE_INDEX))
             columns["token_type_ids"].append(_fixed(sample.token_type_ids, recipe.max_seq_length, 0).astype(np.uint8))
             columns["length"].append(np.int32(len(sample.input_ids)))
+            facts = {r.index: _facts(scene, r.box) for r in regions}
+            mentions = mention_arrays(sample.input_ids.numpy(), region_ids, facts, skip=0)
+            columns["mention_at"].append(mentions[0])
+            columns["mention_facts"].append(mentions[1])
             columns["images"].append(_bytes(sample.pixel_values[0]))
             columns["world"].append(
                 _bytes(world_pixels(marked if rng.random() < 0.5 else image, recipe.world_image_size))
@@ -139,6 +147,21 @@ def _fixed(values: torch.Tensor, length: int, fill: int) -> np.ndarray:
     out = np.full(length, fill, dtype=np.int16)
     out[: len(values)] = values.numpy()
     return out
+
+
+def _facts(scene: SceneTruth, box: tuple[float, ...]) -> Facts:
+    thing = next(o for o in scene.objects if tuple(map(float, o.box)) == tuple(map(float, box)))
+    x, y = box_centre(thing, scene.image_size)
+    return Facts(
+        kind=KIND_NUMBERS[thing.kind],
+        colour=COLOUR_NUMBERS[thing.colour],
+        row=int(5 * y),
+        column=int(5 * x),
+        coarse_row=int(3 * y),
+        coarse_column=int(3 * x),
+        x=int(100 * x),
+        y=int(100 * y),
+    )
 
 
 def _bytes(pixels: torch.Tensor) -> np.ndarray:

@@ -22,7 +22,8 @@ import transformers
 from diffusers import AutoencoderKLWan
 from PIL import Image
 from pretrain_vae import peak_signal_to_noise, pretrain_vae, reconstruct, set_latent_statistics
-from pretrain_vlm import Corpus, DenseHeads, exact_answers, initialise, pretrain_vlm
+from pretrain_vlm import Corpus, DenseHeads, ReadOut, Recipe, TextCorpus, exact_answers, initialise, pretrain_vlm
+from text_corpus import COLOUR_NUMBERS, KIND_NUMBERS, build_text
 from tokenizer import train_tokenizer
 from transformers import Gemma3ImageProcessorPil
 
@@ -30,8 +31,13 @@ from theworld.data.processor import TheWorldProcessor
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.theworld import TheWorld
 
+COMPARED = ("left", "right", "above", "below", "higher", "lower", "tall", "short", "wide", "thin", "big", "small", "")
+"""Words that tell what a question compares; captions and lists have none of them."""
+
 HELD_OUT_FIRST = 900_000
 TOKENIZER_FIRST = 950_000
+TEXT_HELD_OUT_FIRST = 9_000_000
+MAX_SEQ_LENGTH = 256
 
 
 def main() -> None:
@@ -87,6 +93,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vae_seconds", type=float, default=None, help="cut the VAE's steps to what this time holds")
     parser.add_argument("--vlm_seconds", type=float, default=None, help="cut the VLM's steps to what this time holds")
     parser.add_argument("--batch_size", type=int, default=256, help="the VLM's")
+    parser.add_argument("--text_rows", type=int, default=200_000, help="conversations without an image")
+    parser.add_argument("--text_batch_size", type=int, default=128, help="of those, beside each batch with images")
+    parser.add_argument("--read_out_layer", type=int, default=3, help="layers before the read-out of mentions")
     parser.add_argument("--vae_batch_size", type=int, default=128)
     parser.add_argument("--eager", action="store_true", help="train the VAE without torch.compile")
     parser.add_argument("--vlm_learning_rate", type=float, default=2e-3)
@@ -121,7 +130,7 @@ def make_corpus(
         image_size=128,
         rows_per_scene=arguments.rows_per_scene,
         max_turns=8,
-        max_seq_length=256,
+        max_seq_length=MAX_SEQ_LENGTH,
         world_image_size=config.world_image_size,
         patches_per_side=vision.image_size // vision.patch_size,
     )
@@ -179,32 +188,59 @@ def run_vlm(
     hidden = config.gemma_config.vision_config.hidden_size
     heads = DenseHeads(
         hidden,
-        num_kinds=len(corpus.KIND_NUMBERS) + 1,
-        num_colours=len(corpus.COLOUR_NUMBERS) + 1,
+        num_kinds=len(KIND_NUMBERS) + 1,
+        num_colours=len(COLOUR_NUMBERS) + 1,
         num_regions=corpus.MAX_REGIONS,
     ).to(device)
+    read_out = ReadOut(config.hidden_size, num_kinds=len(KIND_NUMBERS) + 1, num_colours=len(COLOUR_NUMBERS) + 1).to(
+        device
+    )
     if device.type == "cuda":
         for layer in [*model.gemma.model.language_model.layers, *model.gemma.model.vision_tower.encoder.layers]:
-            layer.compile()
+            layer.forward = torch.compile(layer.forward, dynamic=False)  # the module's hooks stay outside
+    text, held_out_text, asked_in_text = make_text(output, arguments)
     curve = pretrain_vlm(
         model,
         heads,
+        read_out,
         on_device(train, device),
-        steps=arguments.vlm_steps,
-        max_seconds=arguments.vlm_seconds,
-        dense_steps=arguments.dense_steps,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.vlm_learning_rate,
-        seed=arguments.seed,
+        text_on_device(text, device),
+        Recipe(
+            steps=arguments.vlm_steps,
+            max_seconds=arguments.vlm_seconds,
+            dense_steps=arguments.dense_steps,
+            batch_size=arguments.batch_size,
+            text_batch_size=arguments.text_batch_size,
+            learning_rate=arguments.vlm_learning_rate,
+            read_out_layer=arguments.read_out_layer,
+            seed=arguments.seed,
+        ),
     )
     model.gemma.to(torch.bfloat16).save_pretrained(output)  # what is measured below is what ships
     torch.compiler.set_stance("force_eager")
     right = exact_answers(model.float().eval(), on_device(held_out, device), batch_size=arguments.batch_size)
+    right_in_text = exact_answers(model, text_on_device(held_out_text, device), batch_size=arguments.batch_size)
     return {
         "vlm_parameters": sum(p.numel() for p in model.parameters()),
         "exact_answers": accuracy_by_question(asked, right),
+        "exact_text_answers": accuracy_by_question(asked_in_text, right_in_text),
         "vlm_curve": curve,
     }
+
+
+def make_text(
+    output: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[list[str]]]:
+    """Training and held-out conversations without images, and the questions of the latter."""
+    held_out_numbers = range(TEXT_HELD_OUT_FIRST, TEXT_HELD_OUT_FIRST + 2_000)
+    same = {"max_seq_length": MAX_SEQ_LENGTH, "workers": arguments.workers}
+    train, _ = build_text(str(output), arguments.seed, range(arguments.text_rows), **same)
+    held_out, asked = build_text(str(output), arguments.seed, held_out_numbers, **same)
+    return train, held_out, asked
+
+
+def text_on_device(arrays: dict[str, np.ndarray], device: torch.device) -> TextCorpus:
+    return TextCorpus(**{key: torch.from_numpy(value).to(device) for key, value in arrays.items()})
 
 
 def on_device(arrays: corpus.CorpusArrays, device: torch.device) -> Corpus:
@@ -212,7 +248,7 @@ def on_device(arrays: corpus.CorpusArrays, device: torch.device) -> Corpus:
 
 
 def accuracy_by_question(asked: list[list[str]], right: list[list[bool]]) -> dict[str, tuple[float, int]]:
-    """Question form (first two words) → share of exactly right answers, and how many."""
+    """Question form → share of exactly right answers, and how many."""
     outcomes: dict[str, list[bool]] = defaultdict(list)
     for questions, answers in zip(asked, right, strict=True):
         for question, answer in zip(questions, answers, strict=True):
@@ -221,6 +257,10 @@ def accuracy_by_question(asked: list[list[str]], right: list[list[bool]]) -> dic
 
 
 def question_form(question: str) -> str:
+    """The first two words of the question itself; of a comparison what it compares."""
+    question = question.rpartition(". ")[2]
+    if " or " in question or " and " in question or question.count("Region") == 2:
+        return "Compares: " + next(word for word in COMPARED if word in question)
     if question.startswith("Is Region"):
         return "Is it a kind?" if question.split()[3] in ("a", "an") else "Is it a color?"
     return " ".join(question.split()[:2])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from theworld.data.synthetic.base_questions import coarse_place, fine_place, pretrain_rows
+from theworld.data.synthetic.base_questions import box_centre, name, place_words, pretrain_rows
 from theworld.data.synthetic.kinds import COLOURS, KINDS
 
 FORBIDDEN = re.compile(
@@ -32,6 +32,7 @@ def check(question: str, answer: str, things, scene, row) -> str:
     """Checks one turn against the scene and returns the kind of question it was."""
     size = scene.image_size
     named = [f"{'an' if o.colour == 'orange' else 'a'} {o.colour} {o.kind}" for o in things]
+    coarse, fine = ([place_words(*box_centre(o, size), fine=fine) for o in things] for fine in (False, True))
     if len(things) > 1 and question.startswith("Which of"):
         (region,) = re.fullmatch(r"Region \[(\d+)]\.", answer).groups()
         colour, kind = re.search(r"is the (\w+) (\w+)\?", question).groups()
@@ -40,8 +41,7 @@ def check(question: str, answer: str, things, scene, row) -> str:
         return "which"
     if question.startswith(("Describe", "What are")):
         expected = [
-            f"Region [{i}] is {n} at the {coarse_place(o, size)}."
-            for i, (n, o) in enumerate(zip(named, things, strict=True))
+            f"Region [{i}] is {n} at the {place}." for i, (n, place) in enumerate(zip(named, coarse, strict=True))
         ]
         assert answer == " ".join(expected)
         return "caption"
@@ -51,9 +51,14 @@ def check(question: str, answer: str, things, scene, row) -> str:
         return "count"
     (o,) = things
     if question.startswith("Where"):
-        fine = "exactly" in question
-        assert answer == f"Region [0] is at the {fine_place(o, size) if fine else coarse_place(o, size)}."
-        return "fine" if fine else "coarse"
+        exactly = "exactly" in question
+        assert answer == f"Region [0] is at the {fine[0] if exactly else coarse[0]}."
+        return "fine" if exactly else "coarse"
+    if question.startswith("Give the coordinates"):
+        x1, y1, x2, y2 = o.box
+        percent = [int(50 * (low + high) / size) for low, high in ((x1, x2), (y1, y2))]
+        assert answer == f"Region [0] is at ({percent[0]}, {percent[1]})."
+        return "coordinates"
     if match := re.fullmatch(r"Is <mask> <depth> (?:an? )?(\w+)\?", question):
         truth = o.kind if match[1] in KINDS else o.colour
         assert answer == ("Yes." if match[1] == truth else f"No, it is {'a ' if truth in KINDS else ''}{truth}.")
@@ -73,7 +78,7 @@ def test_all_answers_follow_from_the_scene_and_all_questions_are_asked(drawn):
         assert [row["id"] for row in rows] == [f"{scene.id}-{i}" for i in range(8)]
         for row, question, answer, boxes in turns_of(rows):
             seen[check(question, answer, [by_box[box] for box in boxes], scene, row)] += 1
-    assert set(seen) == {"which", "caption", "count", "fine", "coarse", "yes", "no", "colour", "kind"}
+    assert set(seen) == {"which", "caption", "count", "fine", "coarse", "coordinates", "yes", "no", "colour", "kind"}
     assert seen["yes"] / (seen["yes"] + seen["no"]) == pytest.approx(0.5, abs=0.08)
 
 
@@ -98,8 +103,14 @@ def test_no_relation_no_metric_no_depth(drawn):
 )
 def test_places(drawn, box, coarse, fine):
     thing = replace(drawn[0][1].objects[0], box=box)
-    assert coarse_place(thing, 96) == coarse
-    assert fine_place(thing, 96) == fine
+    centre = box_centre(thing, 96)
+    assert place_words(*centre, fine=False) == coarse
+    assert place_words(*centre, fine=True) == fine
+
+
+def test_names_have_their_article():
+    assert name("orange", "ball") == "an orange ball"
+    assert name("red", "mug") == "a red mug"
 
 
 def test_nouns_and_colours_are_single_words():

@@ -18,25 +18,38 @@ from theworld.data.synthetic.truth import ObjectTruth, SceneTruth
 Turn = tuple[str, str, tuple[int, ...]]
 """Question, answer, and the regions (indices of objects) in order of mention."""
 
-_ROWS3, _COLUMNS3 = ("top", "middle", "bottom"), ("left", "center", "right")
-_ROWS5 = ("very top", "upper part", "middle", "lower part", "very bottom")
-_COLUMNS5 = ("far left", "left", "center", "right", "far right")
+ROWS3, COLUMNS3 = ("top", "middle", "bottom"), ("left", "center", "right")
+ROWS5 = ("very top", "upper part", "middle", "lower part", "very bottom")
+COLUMNS5 = ("far left", "left", "center", "right", "far right")
 
 
-def coarse_place(thing: ObjectTruth, image_size: int) -> str:
-    """One of nine words for where the centre of the box lies: `top left` … `center` … `bottom right`."""
-    row, column = _cell(thing, image_size, 3)
+def place_words(x: float, y: float, *, fine: bool) -> str:
+    """Where a point of the image lies, in words.
+
+    Args:
+        x: Share of the width, in [0, 1).
+        y: Share of the height, in [0, 1), counted downwards.
+        fine: One of 25 names (`very top, far left` … `middle, center`) instead of nine (`top left` … `center`).
+    """
+    if fine:
+        return f"{ROWS5[int(y * 5)]}, {COLUMNS5[int(x * 5)]}"
+    row, column = int(y * 3), int(x * 3)
     if (row, column) == (1, 1):
         return "center"
     if row == 1:
-        return _COLUMNS3[column]
-    return _ROWS3[row] if column == 1 else f"{_ROWS3[row]} {_COLUMNS3[column]}"
+        return COLUMNS3[column]
+    return ROWS3[row] if column == 1 else f"{ROWS3[row]} {COLUMNS3[column]}"
 
 
-def fine_place(thing: ObjectTruth, image_size: int) -> str:
-    """One of 25: `very top, far left` … `middle, center` … `very bottom, far right`."""
-    row, column = _cell(thing, image_size, 5)
-    return f"{_ROWS5[row]}, {_COLUMNS5[column]}"
+def box_centre(thing: ObjectTruth, image_size: int) -> tuple[float, float]:
+    """Centre of the box as shares of the image, (x, y)."""
+    x1, y1, x2, y2 = thing.box
+    return (x1 + x2) / 2 / image_size, (y1 + y2) / 2 / image_size
+
+
+def name(colour: str, kind: str) -> str:
+    """`a red mug`, `an orange ball`."""
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {kind}"
 
 
 def pretrain_rows(
@@ -65,14 +78,12 @@ def pretrain_rows(
     return rows
 
 
-def _cell(thing: ObjectTruth, image_size: int, cells: int) -> tuple[int, int]:
-    x1, y1, x2, y2 = thing.box
-    return int((y1 + y2) / 2 * cells / image_size), int((x1 + x2) / 2 * cells / image_size)
-
-
 def _name(thing: ObjectTruth) -> str:
-    article = "an" if thing.colour[0] in "aeiou" else "a"
-    return f"{article} {thing.colour} {thing.kind}"
+    return name(thing.colour, thing.kind)
+
+
+def _place(scene: SceneTruth, index: int, *, fine: bool) -> str:
+    return place_words(*box_centre(scene.objects[index], scene.image_size), fine=fine)
 
 
 def _caption(scene: SceneTruth, rng: np.random.Generator) -> Turn:
@@ -82,7 +93,7 @@ def _caption(scene: SceneTruth, rng: np.random.Generator) -> Turn:
     parts = []
     for local, index in enumerate(order):
         thing = scene.objects[index]
-        parts.append(f"Region [{local}] is {_name(thing)} at the {coarse_place(thing, scene.image_size)}.")
+        parts.append(f"Region [{local}] is {_name(thing)} at the {_place(scene, index, fine=False)}.")
     return question, " ".join(parts), order
 
 
@@ -125,12 +136,18 @@ def _colour(scene: SceneTruth, index: int, rng: np.random.Generator) -> Turn:
 
 def _coarse(scene: SceneTruth, index: int, rng: np.random.Generator) -> Turn:
     question = str(rng.choice((f"Where is {MASK}?", f"Where in the image is {MASK}?")))
-    return question, f"Region [0] is at the {coarse_place(scene.objects[index], scene.image_size)}.", (index,)
+    return question, f"Region [0] is at the {_place(scene, index, fine=False)}.", (index,)
 
 
 def _fine(scene: SceneTruth, index: int, rng: np.random.Generator) -> Turn:
     question = f"Where exactly is {MASK}?"
-    return question, f"Region [0] is at the {fine_place(scene.objects[index], scene.image_size)}.", (index,)
+    return question, f"Region [0] is at the {_place(scene, index, fine=True)}.", (index,)
+
+
+def _coordinates(scene: SceneTruth, index: int, rng: np.random.Generator) -> Turn:
+    """Percent of the image's width and height, rounded down."""
+    x, y = box_centre(scene.objects[index], scene.image_size)
+    return f"Give the coordinates of {MASK}.", f"Region [0] is at ({int(100 * x)}, {int(100 * y)}).", (index,)
 
 
 def _which(scene: SceneTruth, index: int, rng: np.random.Generator) -> Turn | None:
@@ -166,6 +183,7 @@ _MAKERS: tuple[tuple[Callable[[SceneTruth, int, np.random.Generator], Turn | Non
     (_colour, ("colour",)),
     (_coarse, ("place",)),
     (_fine, ("place",)),
+    (_coordinates, ("place",)),
     (_which, ("kind", "colour")),
     (_is_kind, ("kind",)),
     (_is_colour, ("colour",)),

@@ -188,14 +188,29 @@ def _relation(
         return None
     word = category.split("_")[0]
     a, b = pair if holds(scene, word, pair[0], pair[1]) == true_first else pair[::-1]
-    if category.endswith("_choice"):
-        question = str(rng.choice(_CHOICE)).format(word=relation.comparative, a=MASK, b=MASK)
-        answer = f"Region [{0 if true_first else 1}] is {relation.comparative}."
-    else:
-        question = str(rng.choice(_PREDICATE)).format(phrase=relation.phrase, a=MASK, b=MASK)
-        start, phrase = ("Yes", relation.phrase) if true_first else ("No", relation.opposite)
-        answer = f"{start}, Region [0] is {phrase} Region [1]."
+    question, answer = relation_turn(relation, rng, choice=category.endswith("_choice"), true_first=true_first)
     return RegionQuestion(category=category, question=question, answer=answer, regions=(a, b))
+
+
+def relation_turn(
+    relation: Relation, rng: np.random.Generator, *, choice: bool, true_first: bool, a: str = MASK, b: str = MASK
+) -> tuple[str, str]:
+    """Question and answer about two regions, called `a` and `b` in the question and `Region [0]`, `Region [1]` after.
+
+    Args:
+        relation: What is asked.
+        rng: Chooses the phrasing.
+        choice: Which of the two it is, instead of whether it is so.
+        true_first: The answer is yes, or the first one.
+        a: Name of the first region.
+        b: Name of the second region.
+    """
+    if choice:
+        question = str(rng.choice(_CHOICE)).format(word=relation.comparative, a=a, b=b)
+        return question, f"Region [{0 if true_first else 1}] is {relation.comparative}."
+    question = str(rng.choice(_PREDICATE)).format(phrase=relation.phrase, a=a, b=b)
+    start, phrase = ("Yes", relation.phrase) if true_first else ("No", relation.opposite)
+    return question, f"{start}, Region [0] is {phrase} Region [1]."
 
 
 def _quantity(

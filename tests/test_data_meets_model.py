@@ -23,11 +23,12 @@ from tests.tiny import (
 )
 from theworld.data.collator import pack, pad
 from theworld.data.images import load_image
-from theworld.data.index import build_index
+from theworld.data.index_build import build_index
 from theworld.data.osd import OSDRows
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.regions import draw_regions, global_regions
 from theworld.data.samples import OSDSamples
+from theworld.data.stores import FolderStore
 from theworld.types import IGNORE_INDEX
 
 NEW_TOKENS = 6
@@ -51,14 +52,15 @@ class Pair:
         path, images = write_osd(folder, [osd_row(i, turns=1 + i % 3) for i in range(3)])
         self.rows = OSDRows(path, image_folder=images)
         index = build_index(self.rows, self.processor, max_seq_length=400, name="train")
-        self.samples = OSDSamples(self.rows, index=index, processor=self.processor)
+        store = FolderStore(index, rows_path=path, image_folder=images)
+        self.samples = OSDSamples(store, index=index, processor=self.processor)
         self.all = [self.samples[i] for i in range(len(self.samples))]
 
     def prompt(self, number: int, turns: int):
         """The inference prompt of the row's first `turns` turns: the last question is asked."""
         row = self.rows[number]
         named, regions = global_regions(row.turns, row.boxes)
-        image = draw_regions(load_image(row.image_path), regions)
+        image = draw_regions(load_image(self.rows.images.read(row.image), row.image), regions)
         return self.processor.encode_prompt(named[:turns], image, row.id)
 
     def padded(self, samples, side="left"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from theworld.types import Batch, PromptBatch
 
-TENSORS = [field.name for field in fields(Batch) if field.name not in ("step_target_tokens", "ids")]
+OTHERS = ("step_target_tokens", "ids", "failed")
+TENSORS = [field.name for field in fields(Batch) if field.name not in OTHERS]
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def test_every_tensor_moves_and_the_rest_stays(batch):
     assert {name: getattr(moved, name).device.type for name in TENSORS} == dict.fromkeys(TENSORS, "meta")
     assert (moved.step_target_tokens, moved.ids) == (7, ("a", "b"))
     assert batch.input_ids.device.type == "cpu"
+    assert replace(batch, target_weights=None).to("meta").target_weights is None
     prompts = PromptBatch(batch=batch, questions=()).to("meta")
     assert prompts.batch.labels.device.type == "meta"
 

@@ -1,7 +1,6 @@
-"""The `theworld` command: `fit`, `validate`, `test`, `predict`, and tools under `data`.
+"""The `theworld` command: `fit`, `validate`, `test`, `predict`, and the tools under `data` (`theworld.data_cli`).
 
     theworld fit --config configs/tiny.yaml --model.stages.projection.max_steps=10
-    theworld data synthetic --num_train=100
 
 Every setting is a constructor argument; `theworld fit --help` lists them and `--print_config` shows the result of files
 and flags together. Each standing callback has a key of its own, so that a later file or flag changes it in place.
@@ -13,29 +12,31 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils.logging import disable_progress_bar
 
 from theworld.data.datamodule import OSDDataModule
-from theworld.data.synthetic import SyntheticScenes
+from theworld.data_cli import TOOLS, data_tool
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
+from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
 from theworld.training.callbacks.throughput import Throughput
 from theworld.training.module import TheWorldModule
+from theworld.world_tokens import num_world_tokens
 
 CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
 """Packages whose classes a config may name. Any other `class_path` is refused before it is imported."""
 
 CALLBACKS = {
+    "quarantine": Quarantine,
     "stage_schedule": StageSchedule,
     "throughput": Throughput,
     "stage_validation": StageValidation,
@@ -51,18 +52,6 @@ CALLBACKS = {
 SWITCHES = {"enable_checkpointing": "checkpoint", "enable_progress_bar": "progress_bar"}
 SWITCHES["enable_model_summary"] = "model_summary"
 """Trainer switch → the callback that goes when it is off."""
-
-COSMOS_STRIDE = 8
-COSMOS_CHANNELS = 16
-
-
-def num_world_tokens(world_image_size: int, world_projection_mode: str, num_world_steps: int) -> int:
-    """World tokens of a sample, from settings alone: the data needs them before the model is loaded.
-
-    The Cosmos VAE has a latent cell for 8 × 8 pixels and 16 channels; the model is checked against this once loaded.
-    """
-    cells = (world_image_size // COSMOS_STRIDE) ** 2
-    return (cells if world_projection_mode == "spatial" else COSMOS_CHANNELS) * (1 + num_world_steps)
 
 
 class TheWorldCLI(LightningCLI):
@@ -138,22 +127,10 @@ def main(args: Sequence[str] | None = None) -> None:
         auto_configure_optimizers=False,
         parser_kwargs={
             "prog": "theworld",
-            "description": "Train and test TheWorld. `theworld data synthetic` renders synthetic scenes.",
+            "description": f"Train and test TheWorld. Tools: theworld data {', '.join(TOOLS)}.",
         },
         args=None if args is None else words,
     )
-
-
-def data_tool(args: Sequence[str]) -> None:
-    """`theworld data …`: tools that make data."""
-    synthetic = ArgumentParser(description="Draw household scenes in OSD's schema, or find them drawn before.")
-    synthetic.add_class_arguments(SyntheticScenes, as_group=False)
-    parser = ArgumentParser(prog="theworld data", description="Tools that make data.")
-    parser.add_subcommands().add_subcommand("synthetic", synthetic)
-    settings = parser.parse_args(list(args))
-    made = SyntheticScenes(**settings.synthetic.as_dict()).generate()
-    for name, path in asdict(made).items():
-        print(f"{name}: {path}")
 
 
 if __name__ == "__main__":

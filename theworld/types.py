@@ -57,6 +57,21 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailedSample:
+    """A sample that could not be read when its turn came; a zero-loss one of the same length took its place.
+
+    Attributes:
+        id: Its name.
+        reason: What was found, expected, and how to fix it.
+        targets: Its target tokens, each counted with its loss weight: what `Batch.step_target_tokens` has too many.
+    """
+
+    id: str
+    reason: str
+    targets: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """What the model consumes: one packed row (`B = 1`), or a padded batch for generation and parity tests.
 
@@ -70,8 +85,11 @@ class Batch:
         world_pixel_values: float32[W, 3, h, w], world frames in the order of their placeholders.
         target_positions: int64[M], flat indices into B·T of the positions whose *output* is scored: the position
             before each target. Made by the collator on the CPU, so that the model needs no host synchronisation.
-        step_target_tokens: Target tokens of the whole optimizer step (all ranks, all micro-batches), from the plan.
+        step_target_tokens: Target tokens of the whole optimizer step (all ranks, all micro-batches), from the plan;
+            each counted with its loss weight.
+        target_weights: float32[M], loss weight of each target; None when all are 1.
         ids: Names of the samples, in row order.
+        failed: Those of them that could not be read and carry no loss.
     """
 
     input_ids: Tensor
@@ -82,8 +100,10 @@ class Batch:
     pixel_values: Tensor
     world_pixel_values: Tensor
     target_positions: Tensor
-    step_target_tokens: int
+    step_target_tokens: float
+    target_weights: Tensor | None = None
     ids: tuple[str, ...] = ()
+    failed: tuple[FailedSample, ...] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`.

@@ -3,8 +3,12 @@
 import pytest
 
 from tests.tiny import make_image_processor, make_tokenizer, osd_row, write_osd
+from theworld.data.datamodule import OSDDataModule
+from theworld.data.index_build import build_index
 from theworld.data.osd import OSDRows
 from theworld.data.processor import TheWorldProcessor
+from theworld.data.samples import OSDSamples
+from theworld.data.stores import FolderStore
 
 PIECES = [
     "\n",
@@ -79,3 +83,45 @@ def open_osd(write_osd):
         return OSDRows(path, image_folder=folder)
 
     return build
+
+
+@pytest.fixture
+def make_samples(processor):
+    """Opened rows as samples read from their folder."""
+
+    def make(rows, **settings):
+        settings = {"max_seq_length": 400, "name": "train"} | settings
+        index = build_index(rows, processor, **settings)
+        store = FolderStore(index, rows_path=rows.path, image_folder=rows.images.folder)
+        return OSDSamples(store, index=index, processor=processor)
+
+    return make
+
+
+@pytest.fixture
+def base(processor, tmp_path):
+    processor.save_pretrained(tmp_path / "base")
+    return str(tmp_path / "base")
+
+
+@pytest.fixture
+def make_data(base, write_osd, make_row):
+    files = {}
+    for split, turns in (("train", 3), ("val", 2), ("test", 1)):
+        rows = [make_row(i, turns=1 + i % turns) for i in range(22)]
+        path, images = write_osd(rows, f"{split}.json")
+        files |= {f"{split}_path": str(path), f"{split}_images": str(images)}
+
+    def make(**changes):
+        settings = files | {
+            "base": base,
+            "num_world_tokens": 5,
+            "world_image_size": 16,
+            "max_seq_length": 300,
+            "token_budget": 400,
+            "micro_batches_per_step": 2,
+            "seed": 5,
+        }
+        return OSDDataModule(**settings | changes)
+
+    return make

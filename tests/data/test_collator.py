@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from theworld.data.collator import pack, pad
-from theworld.types import IGNORE_INDEX, Sample
+from theworld.types import IGNORE_INDEX, FailedSample, Sample
 
 X = IGNORE_INDEX
 
@@ -100,3 +100,14 @@ def test_refusals(samples):
         pad([], pad_token_id=7, side="left")
     with pytest.raises(ValueError, match="expected 1 to 6 tokens"):
         pack([], budget=6, pad_token_id=7, step_target_tokens=3)
+
+
+def test_weights_lie_at_their_targets(samples):
+    failed = [FailedSample(id="b", reason="gone", targets=1.0)]
+    batch = pack(samples, budget=7, pad_token_id=7, step_target_tokens=2.5, loss_weights=[1.0, 0.5], failed=failed)
+    assert batch.target_weights.tolist() == [1.0, 1.0, 0.5]
+    assert batch.target_positions.tolist() == [1, 2, 4]
+    assert batch.step_target_tokens == 2.5
+    assert batch.failed == tuple(failed)
+    plain = pack(samples, budget=7, pad_token_id=7, step_target_tokens=3)
+    assert (plain.target_weights, plain.failed) == (None, ())

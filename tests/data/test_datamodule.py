@@ -6,7 +6,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.tiny import QUIET_TRAINER
-from theworld.data.datamodule import OSDDataModule
 
 ROWS = 22
 
@@ -32,35 +31,6 @@ class Recorder(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1.0)
-
-
-@pytest.fixture
-def base(processor, tmp_path):
-    processor.save_pretrained(tmp_path / "base")
-    return str(tmp_path / "base")
-
-
-@pytest.fixture
-def make_data(base, write_osd, make_row):
-    files = {}
-    for split, turns in (("train", 3), ("val", 2), ("test", 1)):
-        rows = [make_row(i, turns=1 + i % turns) for i in range(ROWS)]
-        path, images = write_osd(rows, f"{split}.json")
-        files |= {f"{split}_path": str(path), f"{split}_images": str(images)}
-
-    def make(**changes):
-        settings = files | {
-            "base": base,
-            "num_world_tokens": 5,
-            "world_image_size": 16,
-            "max_seq_length": 300,
-            "token_budget": 400,
-            "micro_batches_per_step": 2,
-            "seed": 5,
-        }
-        return OSDDataModule(**settings | changes)
-
-    return make
 
 
 def _trainer(tmp_path, **changes):

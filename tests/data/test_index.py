@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from theworld.data.index import build_index
+from theworld.data.index_build import build_index
 from theworld.data.regions import global_regions
 from theworld.types import IGNORE_INDEX
 
@@ -35,23 +35,31 @@ def test_over_long_rows_lose_whole_turns_or_are_excluded(open_osd, make_row, pro
     assert index.eligible.tolist() == [0, 1]
     assert index.lengths.max() <= limit
     assert index.lengths[2] == index.targets[2] == index.num_images[2] == 0
-    assert index.verdicts[2] == f"first turn longer than max_seq_length: {full.lengths[2]} tokens"
+    assert index.verdicts[2].startswith("too long: ")
+    assert (
+        f"the first turn needs {full.lengths[2]} tokens, expected at most max_seq_length={limit}" in index.verdicts[2]
+    )
     assert index.sha256 != full.sha256
     summary = index.summary()
     assert summary.startswith("train: 3 rows, 2 ok, 2 trailing turns dropped from 1 rows")
-    assert summary.endswith("1 excluded (first turn longer than max_seq_length)")
+    assert summary.endswith("1 excluded (too long)")
     with pytest.raises(ValueError, match="none of the 3 rows .* raise max_seq_length=20"):
         build_index(rows, processor, max_seq_length=20, name="train")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "code", "message"),
     [
-        ({"filename": "absent"}, "row 1 .* id 'row-1': found no image 'absent'"),
-        ({"bbox": [[2, 3, 12, 20], [50, 3, 60, 20]]}, r"row 1, id 'row-1': box \(50.0, .* its 40 x 30 image"),
+        ({"filename": "absent"}, "missing image", "row 1 .* id 'row-1': found no image 'absent'"),
+        (
+            {"bbox": [[2, 3, 12, 20], [50, 3, 60, 20]]},
+            "bad region",
+            r"row 1 \(byte \d+\), id 'row-1': box \(50.0, .* its 40 x 30 image",
+        ),
         (
             {"conversations": [{"from": "human", "value": "<mask> <mask>"}, {"from": "gpt", "value": "Region [2]"}]},
-            "row 1, id 'row-1': answer 0 names",
+            "bad region",
+            r"row 1 \(byte \d+\), id 'row-1': answer 0 names",
         ),
         (
             {
@@ -60,18 +68,19 @@ def test_over_long_rows_lose_whole_turns_or_are_excluded(open_osd, make_row, pro
                     {"from": "gpt", "value": "Yes"},
                 ]
             },
+            "bad conversation",
             "row 1 .* id 'row-1': .* control token",
         ),
     ],
 )
-def test_malformed_rows_stop_or_are_counted(open_osd, make_row, processor, changes, message):
+def test_malformed_rows_stop_or_are_counted(open_osd, make_row, processor, changes, code, message):
     rows = open_osd([make_row(0), make_row(1, **changes), make_row(2)])
     with pytest.raises(ValueError, match=message):
         build_index(rows, processor, max_seq_length=400, name="train")
     index = build_index(rows, processor, max_seq_length=400, name="train", skip_malformed=True)
     assert index.eligible.tolist() == [0, 2]
-    assert index.verdicts[1].startswith("malformed: ")
-    assert index.summary().endswith("1 excluded (malformed)")
+    assert index.verdicts[1].startswith(f"{code}: ")
+    assert index.summary().endswith(f"1 excluded ({code})")
 
 
 def test_mask_style_checks_masks(open_osd, make_row, processor):

@@ -3,26 +3,28 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from theworld.data.index import build_index
-from theworld.data.loader import FixedLoader, PlanLoader, packed_rows
+from tests.counted_samples import CountedSamples
+from theworld.data.loader import FixedLoader, PlanLoader
+from theworld.data.mixture import Mixture, Source
+from theworld.data.packed_rows import PackedRows
 from theworld.data.plan import plan
-from theworld.data.samples import OSDSamples, Prompts
+from theworld.data.samples import Prompts
 from theworld.types import IGNORE_INDEX
 
 ROWS = 22
 
 
 @pytest.fixture
-def samples(open_osd, make_row, processor):
-    rows = open_osd([make_row(i, turns=1 + i % 3) for i in range(ROWS)])
-    index = build_index(rows, processor, max_seq_length=400, name="train")
-    return OSDSamples(rows, index=index, processor=processor)
+def samples(open_osd, make_row, make_samples):
+    return make_samples(open_osd([make_row(i, turns=1 + i % 3) for i in range(ROWS)]))
 
 
 def _loader(samples, **changes):
-    settings = {"budget": 400, "micro_batches_per_step": 4, "seed": 5} | changes
-    return PlanLoader(samples, **settings)
+    arguments = {"budget": 400, "micro_batches_per_step": 4, "seed": 5} | changes
+    return PlanLoader(samples, **arguments)
 
 
 def _names(batches):
@@ -100,16 +102,25 @@ def test_iter_alone_changes_nothing(samples):
     assert _names(loader) == _names(_loader(samples))
 
 
-def test_changed_settings_or_data_are_refused(samples, open_osd, make_row, processor):
+def test_changed_settings_or_data_are_refused(samples, open_osd, make_row, make_samples):
     state = _loader(samples).state_dict()
     cases = [
-        (_loader(samples, seed=6), r"seed \(saved 5, now 6\); plan_sha256"),
+        (_loader(samples, seed=6), r"these changed: seed \(saved 5, now 6\)\. Restore"),
         (_loader(samples, budget=500), r"budget \(saved 400, now 500\)"),
         (_loader(samples, micro_batches_per_step=2), r"micro_batches_per_step \(saved 4, now 2\)"),
+        (_loader(samples, max_images=2, seed=6), r"seed \(saved 5, now 6\); max_images \(saved None, now 2\)\. "),
+        (
+            _loader(Mixture([Source("train", samples, 0.5)])),
+            r"changed: source 'train' share \(saved 1.0, now 0.5\)",
+        ),
+        (_loader(Mixture([Source("train", samples, 1.0, 2.0)])), r"source 'train' loss_weight \(saved 1.0, now 2.0\)"),
+        (
+            _loader(Mixture([Source("train", samples), Source("new", samples)])),
+            r"these changed: source new \(saved None, now present\)",
+        ),
     ]
     rows = open_osd([make_row(i, turns=1 + i % 3, id=f"other-{i}") for i in range(ROWS)], "other.json")
-    index = build_index(rows, processor, max_seq_length=400, name="train")
-    cases.append((_loader(OSDSamples(rows, index=index, processor=processor)), r"these changed: index_sha256"))
+    cases.append((_loader(make_samples(rows)), r"these changed: source 'train' index_sha256 \(saved \w+, now \w+\)\. "))
     for loader, message in cases:
         with pytest.raises(ValueError, match=message):
             loader.load_state_dict(state)
@@ -127,30 +138,41 @@ def test_state_in_the_middle_of_a_step_is_refused(samples):
         _loader(samples, world_size=3)
 
 
+def test_a_plan_that_other_versions_would_make_is_refused(samples):
+    state = _loader(samples).state_dict()
+    changed = state | {"plan_sha256": "0" * 64, "made_with": "theworld 0.0.1 with numpy 2.0"}
+    with pytest.raises(ValueError, match=r"the plan, made from the same data by theworld 0.0.1 with numpy 2.0, now by"):
+        _loader(samples).load_state_dict(changed)
+
+
 def test_file_changed_since_indexing(samples, make_row, write_osd):
+    """The changed row is replaced, with the reason; its place in the row, and everything else, stays."""
+    before = list(_loader(samples))
     rows = [make_row(i, turns=1 + i % 3) for i in range(ROWS)]
     text = rows[0]["conversations"][1]["value"]
     rows[0]["conversations"][1]["value"] = "no" + text[2:]  # as many bytes, other tokens
     write_osd(rows)
-    with pytest.raises(ValueError, match=r"row 0, id 'row-0': found \(\d+, \d+\) .* from the index"):
-        list(_loader(samples))
+    after = list(_loader(samples))
+    assert _names(after) == _names(before)
+    failed = [failure for batch in after for failure in batch.failed]
+    assert [failure.id for failure in failed] == ["row-0"]
+    assert "row 0, id 'row-0': the bytes from 1 on are not those that were indexed" in failed[0].reason
+    assert failed[0].targets == samples.targets[0]
 
 
-def test_regions_of_dropped_turns_are_not_drawn(open_osd, make_row, processor):
+def test_regions_of_dropped_turns_are_not_drawn(open_osd, make_row, make_samples):
     boxes = [[2, 3, 12, 20], [20, 10, 38, 28], [2, 21, 12, 29], [13, 3, 19, 28]]
-    rows = open_osd([make_row(0, turns=2, bbox=boxes), make_row(0, turns=1, bbox=boxes[:2])])
-    index = build_index(rows, processor, max_seq_length=400, name="t")
-    whole = OSDSamples(rows, index=index, processor=processor)
-    index = build_index(rows, processor, max_seq_length=int(index.lengths[1]), name="t")
-    cut = OSDSamples(rows, index=index, processor=processor)
-    assert index.kept_turns.tolist() == [1, 1]
+    rows = open_osd([make_row(0, turns=2, bbox=boxes), make_row(0, turns=1, bbox=boxes[:2], id="other")])
+    whole = make_samples(rows)
+    cut = make_samples(rows, max_seq_length=int(whole.lengths[1]))
+    assert cut.index.kept_turns.tolist() == [1, 1]
     assert torch.equal(cut[0].pixel_values, whole[1].pixel_values)
     assert not torch.equal(cut[0].pixel_values, whole[0].pixel_values)
 
 
 def test_fixed_rows_start_again_every_time(samples):
     fixed = plan(samples.lengths, seed=0, epoch=0, budget=400, micro_batches_per_step=2, shuffle=False)
-    loaders = [FixedLoader(packed_rows(samples, fixed, rank=rank, world_size=2)) for rank in (0, 1)]
+    loaders = [FixedLoader(PackedRows(samples, fixed, rank=rank, world_size=2)) for rank in (0, 1)]
     next(iter(loaders[0]))
     passes = [_names(loader) for loader in (*loaders, loaders[0])]
     assert passes[0] == passes[2]
@@ -159,11 +181,9 @@ def test_fixed_rows_start_again_every_time(samples):
 
 
 @pytest.fixture
-def test_rows(open_osd, make_row, processor):
+def test_rows(open_osd, make_row, make_samples):
     def build(rows):
-        opened = open_osd(rows, "test.json")
-        index = build_index(opened, processor, max_seq_length=400, name="test")
-        return OSDSamples(opened, index=index, processor=processor)
+        return make_samples(open_osd(rows, "test.json"), name="test")
 
     return build
 
@@ -205,3 +225,71 @@ def test_rows_that_are_no_test_rows(test_rows, make_row):
         Prompts(test_rows([make_row(0, qa_info=None)]), batch_size=2)
     with pytest.raises(ValueError, match=r"more than once, \['same'\]"):
         Prompts(test_rows([make_row(0, id="same"), make_row(1, id="same")]), batch_size=2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(5, 60), min_size=24, max_size=80),
+    share=st.sampled_from([0.5, 1.0, 2.0]),
+    step=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)]),
+    budget=st.sampled_from([60, 150]),
+    max_images=st.sampled_from([None, 2]),
+    window=st.sampled_from([None, 1]),
+)
+def test_every_sample_of_an_epoch_exactly_once(lengths, share, step, budget, max_images, window):
+    """Over sizes, shares, budgets, limits, step sizes and world sizes; steps and denominators agree."""
+    micro_batches, world_size = step
+    shards, targets = np.arange(len(lengths)) // 10, [1 + length % 4 for length in lengths[::2]]
+    mixture = Mixture(
+        [
+            Source("a", CountedSamples(lengths[::2], targets=targets, groups=shards[::2]), share),
+            Source("b", CountedSamples(lengths[1::2], groups=shards[1::2]), 1.0, 0.5),
+        ]
+    )
+    loaders = [
+        PlanLoader(
+            mixture,
+            budget=budget,
+            micro_batches_per_step=micro_batches,
+            rank=rank,
+            world_size=world_size,
+            max_images=max_images,
+            window=window,
+        )
+        for rank in range(world_size)
+    ]
+    for epoch in range(2):
+        ranks = [list(loader) for loader in loaders]
+        assert {len(batches) for batches in ranks} == {len(loaders[0])}
+        names = [name for batches in ranks for batch in batches for name in batch.ids]
+        expected = [mixture.id(number) for number in mixture.epoch(epoch, seed=0)]
+        assert sorted(names) == sorted(expected)
+        per_step = micro_batches // world_size
+        for first in range(0, len(ranks[0]), per_step):
+            batches = [batch for of_rank in ranks for batch in of_rank[first : first + per_step]]
+            weight = sum(float(batch.target_weights.sum()) for batch in batches)
+            assert {batch.step_target_tokens for batch in batches} == {weight}
+            assert all(batch.input_ids.shape == (1, budget) for batch in batches)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than a machine may have cores
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_worker_processes_change_nothing(num_workers):
+    samples = CountedSamples(np.random.default_rng(0).integers(5, 60, 50))
+    here, elsewhere = (
+        list(_loader(samples, budget=120, rank=1, world_size=2, num_workers=workers)) for workers in (0, num_workers)
+    )
+    assert _names(here) == _names(elsewhere)
+    assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(here, elsewhere, strict=True))
+
+
+def test_fractional_shares_have_equally_many_steps_in_every_epoch():
+    """Half of 31 samples is 15 or 16; the number of steps, which Lightning asks for once, suits both."""
+    lengths = np.random.default_rng(0).integers(20, 60, 31)
+    loader = PlanLoader(Mixture([Source("half", CountedSamples(lengths), 0.5)]), budget=100, micro_batches_per_step=2)
+    epochs = [_names(loader) for _ in range(4)]
+    assert len({len(batches) for batches in epochs}) == 1
+    seen = [sorted(int(name) for ids in batches for name in ids) for batches in epochs]
+    assert sorted(seen[0] + seen[1]) == sorted(seen[2] + seen[3]) == list(range(31))
+    assert seen[0] == seen[2]
+    assert epochs[0] != epochs[2]

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import Gemma3Processor
 
+from tests.tiny import make_tokenizer
 from theworld.data.images import world_pixels
 from theworld.data.processor import TheWorldProcessor
 from theworld.types import IGNORE_INDEX, TokenType
@@ -51,6 +54,31 @@ def test_pixels_of_both_branches(processor, image_processor, image):
     assert sample.pixel_values.shape == (1, 3, 32, 32)
     assert torch.equal(sample.pixel_values, direct.float())
     assert torch.equal(sample.world_pixel_values, world_pixels(image, 16)[None])
+
+
+@pytest.fixture(scope="module")
+def tiny_base():
+    return TheWorldProcessor.from_pretrained("theworld-tiny", num_world_tokens=4, world_image_size=16)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    texts=st.lists(st.text(max_size=40) | st.sampled_from(["<end_of_turn>\n", "Region [12]", " a  b\n\n"]), max_size=4)
+)
+def test_ids_are_those_of_transformers_own_call(tiny_base, texts):
+    expected = tiny_base.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    assert tiny_base._ids(texts) == expected
+
+
+def test_a_tokenizer_that_truncates_and_pads_does_neither_here(image_processor):
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=20)
+    assert len(tokenizer.backend_tokenizer.encode("abcdef").ids) == 20  # control
+    processor = TheWorldProcessor(
+        tokenizer, image_processor, num_image_tokens=4, num_world_tokens=5, world_image_size=16
+    )
+    assert [len(ids) for ids in processor._ids(["abcdef", "a"])] == [6, 1]
 
 
 def test_world_off_equals_transformers_gemma3(make_processor, tokenizer, image_processor, image):

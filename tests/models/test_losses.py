@@ -47,3 +47,30 @@ def test_bfloat16_sums_in_float32():
 def test_target_at_the_first_token_is_refused():
     with pytest.raises(ValueError, match=r"first token of rows \[1\]"):
         find_target_positions(torch.tensor([[IGNORE_INDEX, 3], [4, 3]]))
+
+
+def test_weighted_targets():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(1, 5, 8, requires_grad=True), torch.randn(11, 8)
+    labels = torch.tensor([[IGNORE_INDEX, 1, IGNORE_INDEX, 3, 4]])
+    positions, weights = find_target_positions(labels), torch.tensor([1.0, 0.5, 2.0])
+    loss = target_cross_entropy(hidden, weight, labels, positions, weights)
+    alone = [
+        target_cross_entropy(hidden, weight, labels, positions[number : number + 1]) for number in range(len(positions))
+    ]
+    torch.testing.assert_close(loss, alone[0] + alone[1] / 2 + alone[2] * 2)
+    ones = target_cross_entropy(hidden, weight, labels, positions, torch.ones(3))
+    torch.testing.assert_close(ones, target_cross_entropy(hidden, weight, labels, positions))
+    assert not torch.isclose(loss, ones)
+    none = target_cross_entropy(hidden, weight, labels, positions[:0], weights[:0])
+    none.backward()
+    assert none.item() == 0.0
+
+
+def test_float64_is_not_rounded():
+    hidden, weight = torch.randn(1, 4, 8, dtype=torch.float64), torch.randn(11, 8, dtype=torch.float64)
+    labels = torch.tensor([[IGNORE_INDEX, 1, 2, 3]])
+    positions = find_target_positions(labels)
+    loss = target_cross_entropy(hidden, weight, labels, positions)
+    expected = F.cross_entropy(hidden[0, :3] @ weight.T, labels[0, 1:], reduction="sum")
+    torch.testing.assert_close(loss, expected, rtol=1e-15, atol=0)

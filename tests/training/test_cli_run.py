@@ -69,6 +69,7 @@ def test_two_processes_train_what_one_does(arguments, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     main(["fit", *arguments, *common, f"--trainer.default_root_dir={one}", "--trainer.accumulate_grad_batches=2"])
     distributed = ["--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true"]
+    distributed += ["--trainer.accumulate_grad_batches=1"]
     command = [sys.executable, "-m", "theworld", "fit", *arguments, *common, *distributed]
     subprocess.run([*command, f"--trainer.default_root_dir={two}"], check=True, timeout=120)
     for stage in ("projection", "vision", "language"):

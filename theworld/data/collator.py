@@ -11,17 +11,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from theworld.types import IGNORE_INDEX, PADDING_DOCUMENT, Batch, Sample, TokenType
+from theworld.types import IGNORE_INDEX, PADDING_DOCUMENT, Batch, FailedSample, Sample, TokenType
 
 
-def pack(samples: Sequence[Sample], *, budget: int, pad_token_id: int, step_target_tokens: int) -> Batch:
+def pack(
+    samples: Sequence[Sample],
+    *,
+    budget: int,
+    pad_token_id: int,
+    step_target_tokens: float,
+    loss_weights: Sequence[float] | None = None,
+    failed: Sequence[FailedSample] = (),
+) -> Batch:
     """One row of exactly `budget` tokens: samples one after another, padding at the end.
 
     Args:
         samples: At least one; they see nothing of one another.
         budget: Tokens of the row.
         pad_token_id: What the tail is filled with.
-        step_target_tokens: Target tokens of the whole optimizer step, from the plan.
+        step_target_tokens: Target tokens of the whole optimizer step, from the plan, counted with their weights.
+        loss_weights: What a target token of each sample counts; None when all count 1.
+        failed: What to note of samples that were replaced.
 
     Raises:
         ValueError: The samples exceed the budget, or a sample's first token is a target.
@@ -45,9 +55,11 @@ def pack(samples: Sequence[Sample], *, budget: int, pad_token_id: int, step_targ
         document_ids=torch.cat([*documents, torch.full((tail,), PADDING_DOCUMENT)])[None],
         target_positions=_target_positions(samples, starts),
         step_target_tokens=step_target_tokens,
+        target_weights=None if loss_weights is None else _target_weights(samples, loss_weights),
         pixel_values=torch.cat([sample.pixel_values for sample in samples]),  # (I, 3, H, W)
         world_pixel_values=torch.cat([sample.world_pixel_values for sample in samples]),  # (W, 3, h, w)
         ids=tuple(sample.id for sample in samples),
+        failed=tuple(failed),
     )
 
 
@@ -91,6 +103,12 @@ def pad(samples: Sequence[Sample], *, pad_token_id: int, side: Literal["left", "
         world_pixel_values=torch.cat([sample.world_pixel_values for sample in samples]),  # (W, 3, h, w)
         ids=tuple(sample.id for sample in samples),
     )
+
+
+def _target_weights(samples: Sequence[Sample], loss_weights: Sequence[float]) -> Tensor:
+    """float32[M]: the weight of each target, in the order of `_target_positions`."""
+    counts = [int((sample.labels != IGNORE_INDEX).sum()) for sample in samples]
+    return torch.cat([torch.full((n,), weight) for n, weight in zip(counts, loss_weights, strict=True)])  # (M,)
 
 
 def _target_positions(samples: Sequence[Sample], starts: Sequence[int]) -> Tensor:

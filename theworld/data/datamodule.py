@@ -1,19 +1,22 @@
-"""The data of a run, for Lightning: OSD files (or synthetic scenes in OSD's schema) to planned batches."""
+"""The data of a run, for Lightning: rows and images (or synthetic scenes in OSD's schema) to planned batches."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from typing import Literal
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from theworld.data.index import build_index
-from theworld.data.loader import FixedLoader, PlanLoader, packed_rows
-from theworld.data.osd import OSDRows
+from theworld.data.loader import FixedLoader, LoaderState, PlanLoader
+from theworld.data.mixture import Mixture
+from theworld.data.node_cache import CACHE_BYTES, CACHE_FOLDER
+from theworld.data.packed_rows import PackedRows
 from theworld.data.plan import plan
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.regions import RegionStyle
 from theworld.data.samples import OSDSamples, Prompts
+from theworld.data.splits import SourceConfig, SourceOpener, check_cache, check_sources, mixture
 from theworld.data.synthetic import SyntheticScenes
 from theworld.types import Batch, PromptBatch
 
@@ -27,22 +30,33 @@ class OSDDataModule(LightningDataModule):
         base: Directory or Hub name of the base model (or `theworld-tiny`), for its tokenizer and image processor.
         train_path: OSD rows to train on: JSON array or JSON Lines.
         train_images: Folder of their images.
+        train_index: Their index (`theworld data index`); by default rows are read through at every start.
+        train_shards: Folder or URL of tar shards (`theworld data shard`), in place of path and images.
+        sources: Several sources to train on, in place of the four above.
         val_path: OSD rows for the validation loss.
         val_images: Folder of their images.
+        val_index: Their index.
         test_path: Benchmark rows: one question each, with `qa_info`.
         test_images: Folder of their images.
-        synthetic: Synthetic scenes to generate and use in place of the six paths.
+        test_index: Their index.
+        row_format: What the rows are, other than those of `sources`: `osd`, `llava` or `vsr`.
+        synthetic: Synthetic scenes to generate and use in place of all paths.
         enable_world: False leaves the world tokens and the world encoder's input out.
         num_world_tokens: World placeholders of a sample, all world steps included.
         world_image_size: Side of the world encoder's square input, in pixels.
         region_style: `box` outlines regions, `mask` tints them (needs `rle` in the rows).
         max_seq_length: Longest sample in tokens, placeholders included; trailing turns beyond it are dropped.
         token_budget: Tokens of a packed row, at least `max_seq_length`.
+        max_images_per_row: Most images of a packed row; None for any number.
         micro_batches_per_step: Packed rows of an optimizer step: devices x `accumulate_grad_batches`.
+        shuffle_window: Shards that are shuffled together; None shuffles everything.
+        cache_dir: Folder of the node cache of remote shards, on a local disk.
+        cache_bytes: What it may take.
         num_workers: Worker processes of each loader; 0 reads in the main process.
         seed: Seed of the order and packing of the samples.
         test_batch_size: Most prompts of a test batch.
-        skip_malformed: False stops at the first malformed row; True excludes such rows and counts them.
+        skip_malformed: False stops at the first malformed row of a file without an index; True excludes such rows and
+            counts them, as an index does.
     """
 
     def __init__(
@@ -51,10 +65,16 @@ class OSDDataModule(LightningDataModule):
         base: str,
         train_path: str | None = None,
         train_images: str | None = None,
+        train_index: str | None = None,
+        train_shards: str | None = None,
+        sources: list[SourceConfig] | None = None,
         val_path: str | None = None,
         val_images: str | None = None,
+        val_index: str | None = None,
         test_path: str | None = None,
         test_images: str | None = None,
+        test_index: str | None = None,
+        row_format: Literal["osd", "llava", "vsr"] = "osd",
         synthetic: SyntheticScenes | None = None,
         enable_world: bool = True,
         num_world_tokens: int = 4096,
@@ -62,19 +82,33 @@ class OSDDataModule(LightningDataModule):
         region_style: RegionStyle = "box",
         max_seq_length: int = 6144,
         token_budget: int = 12288,
+        max_images_per_row: int | None = None,
         micro_batches_per_step: int = 1,
+        shuffle_window: int | None = None,
+        cache_dir: str = CACHE_FOLDER,
+        cache_bytes: int = CACHE_BYTES,
         num_workers: int = 0,
         seed: int = 0,
         test_batch_size: int = 32,
         skip_malformed: bool = False,
     ):
         super().__init__()
-        self._paths = {
-            "train": (train_path, train_images),
-            "val": (val_path, val_images),
-            "test": (test_path, test_images),
+        self._sources = {
+            "train": SourceConfig(
+                name="train",
+                path=train_path,
+                images=train_images,
+                index=train_index,
+                shards=train_shards,
+                row_format=row_format,
+            ),
+            "val": SourceConfig(name="val", path=val_path, images=val_images, index=val_index, row_format=row_format),
+            "test": SourceConfig(
+                name="test", path=test_path, images=test_images, index=test_index, row_format=row_format
+            ),
         }
-        _check_paths(self._paths, synthetic)
+        self._mixed = tuple(sources or ())
+        check_sources(self._sources, self._mixed, is_synthetic=synthetic is not None)
         if token_budget < max_seq_length:
             raise ValueError(
                 f"token_budget is {token_budget}, expected at least max_seq_length={max_seq_length}: "
@@ -99,15 +133,20 @@ class OSDDataModule(LightningDataModule):
         self.region_style: RegionStyle = region_style
         self.max_seq_length = max_seq_length
         self.token_budget = token_budget
+        self.max_images_per_row = max_images_per_row
         self.micro_batches_per_step = micro_batches_per_step
+        self.shuffle_window = shuffle_window
+        self.cache_dir = cache_dir
+        self.cache_bytes = cache_bytes
         self.num_workers = num_workers
         self.seed = seed
         self.test_batch_size = test_batch_size
         self.skip_malformed = skip_malformed
         self._processor: TheWorldProcessor | None = None
         self._samples: dict[str, OSDSamples] = {}
+        self._mixture: Mixture | None = None
         self._train_loader: PlanLoader | None = None
-        self._train_state: dict[str, int | str] | None = None
+        self._train_state: LoaderState | None = None
 
     @property
     def processor(self) -> TheWorldProcessor:
@@ -127,33 +166,38 @@ class OSDDataModule(LightningDataModule):
             self.synthetic.generate()
 
     def setup(self, stage: str) -> None:
-        """Index the files that `stage` needs, and print what was found."""
+        """Open the sources that `stage` needs, and print what was found."""
         if self.synthetic is not None:
             made = self.synthetic.generate(progress=False)
-            self._paths = {
-                "train": (str(made.train_path), str(made.train_images)),
-                "val": (str(made.val_path), str(made.val_images)),
-                "test": (str(made.test_path), str(made.test_images)),
-            }
+            for split, path, images in (
+                ("train", made.train_path, made.train_images),
+                ("val", made.val_path, made.val_images),
+                ("test", made.test_path, made.test_images),
+            ):
+                self._sources[split] = replace(self._sources[split], path=str(path), images=str(images))
         splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
         for split in splits:
-            path, images = self._paths[split]
-            if path is not None and images is not None and split not in self._samples:
-                self._samples[split] = self._index(split, path, images)
-                _print(self._samples[split].index.summary())
+            if self._sources[split].is_given and split not in self._samples:
+                self._samples[split] = self._open(self._sources[split])
+        if stage == "fit" and self._mixture is None:
+            self._mixture = self._mix()
 
     def train_dataloader(self) -> PlanLoader:
         """Planned packed rows; saves and restores its position with the checkpoint."""
         self._check_step_size()
+        if self._mixture is None:
+            self._split("train")  # says what is missing
         rank, world_size = self._rank()
         loader = PlanLoader(
-            self._split("train"),
+            self._mixture or self._split("train"),
             budget=self.token_budget,
             micro_batches_per_step=self.micro_batches_per_step,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
             num_workers=self.num_workers,
+            max_images=self.max_images_per_row,
+            window=self.shuffle_window,
         )
         if self._train_state is not None:
             loader.load_state_dict(self._train_state)
@@ -166,20 +210,21 @@ class OSDDataModule(LightningDataModule):
 
     def val_dataloader(self) -> FixedLoader[Batch] | list[FixedLoader[Batch]]:
         """Packed rows, the same at every pass; an empty list without validation rows."""
-        if self._paths["val"][0] is None:
+        if not self._sources["val"].is_given:
             return []
         samples = self._split("val")
         rank, world_size = self._rank()
         fixed = plan(
             samples.lengths,
+            images=samples.num_images,
             seed=self.seed,
             epoch=0,
             budget=self.token_budget,
             micro_batches_per_step=world_size,
+            max_images=self.max_images_per_row,
             shuffle=False,
         )
-        rows = packed_rows(samples, fixed, rank=rank, world_size=world_size)
-        return FixedLoader(rows, num_workers=self.num_workers)
+        return FixedLoader(PackedRows(samples, fixed, rank=rank, world_size=world_size), num_workers=self.num_workers)
 
     def test_dataloader(self) -> FixedLoader[PromptBatch]:
         """Prompts and their questions."""
@@ -191,7 +236,7 @@ class OSDDataModule(LightningDataModule):
         """The prompts of the test rows."""
         return self.test_dataloader()
 
-    def state_dict(self) -> dict[str, dict[str, int | str]]:
+    def state_dict(self) -> dict[str, LoaderState]:
         """The training loader's position.
 
         Lightning restores a loader's own state only when the checkpoint lies inside an epoch (or `max_steps` is set);
@@ -199,31 +244,36 @@ class OSDDataModule(LightningDataModule):
         """
         return {"train": self._train_loader.state_dict()} if self._train_loader is not None else {}
 
-    def load_state_dict(self, state_dict: dict[str, dict[str, int | str]]) -> None:
+    def load_state_dict(self, state_dict: dict[str, LoaderState]) -> None:
         """Keep the position for the next `train_dataloader`."""
         self._train_state = state_dict.get("train")
 
-    def _index(self, split: str, path: str, images: str) -> OSDSamples:
-        if self.processor.fixed_tokens >= self.max_seq_length:
-            raise ValueError(
-                f"max_seq_length is {self.max_seq_length}, expected more than the {self.processor.fixed_tokens} tokens "
-                "that every sample has before its first question (world block, image block, turn header)."
-            )
-        rows = OSDRows(Path(path).expanduser(), image_folder=Path(images).expanduser())
-        index = build_index(
-            rows,
-            self.processor,
+    def _open(self, source: SourceConfig) -> OSDSamples:
+        opener = SourceOpener(
+            processor=self.processor,
             max_seq_length=self.max_seq_length,
-            name=split,
             region_style=self.region_style,
             skip_malformed=self.skip_malformed,
+            cache_dir=self.cache_dir,
+            cache_bytes=self.cache_bytes,
         )
-        return OSDSamples(rows, index=index, processor=self.processor, region_style=self.region_style)
+        samples = opener.open(source)
+        _print(samples.index.summary())
+        return samples
+
+    def _mix(self) -> Mixture | None:
+        """What is trained on: `sources`, or the one source that the paths name."""
+        configs = self._mixed or (self._sources["train"],)
+        if not configs[0].is_given:
+            return None
+        samples = [self._open(config) for config in self._mixed] or [self._samples["train"]]
+        check_cache(configs, samples, window=self.shuffle_window, bytes=self.cache_bytes)
+        return mixture(configs, samples)
 
     def _split(self, split: str) -> OSDSamples:
         if split not in self._samples:
             raise ValueError(
-                f"there are no {split} rows: found {split}_path={self._paths[split][0]!r}; "
+                f"there are no {split} rows: found {split}_path={self._sources[split].path!r}; "
                 f"give {split}_path and {split}_images, or `synthetic`, and call `setup` first."
             )
         return self._samples[split]
@@ -241,16 +291,6 @@ class OSDDataModule(LightningDataModule):
                 f"expected micro_batches_per_step={self.micro_batches_per_step}; set trainer.accumulate_grad_batches "
                 f"to micro_batches_per_step / devices, or data.micro_batches_per_step to {accumulate * devices}."
             )
-
-
-def _check_paths(paths: dict[str, tuple[str | None, str | None]], synthetic: SyntheticScenes | None) -> None:
-    for split, (path, images) in paths.items():
-        if (path is None) != (images is None):
-            raise ValueError(
-                f"found {split}_path={path!r} and {split}_images={images!r}, expected both or neither; add the other."
-            )
-        if synthetic is not None and path is not None:
-            raise ValueError(f"found {split}_path and `synthetic`, expected one of them; remove the other.")
 
 
 @rank_zero_only

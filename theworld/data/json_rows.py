@@ -1,30 +1,57 @@
 """Where each row of a JSON file lies, found in one pass with bounded memory, so that a 30 GB array is never loaded.
 
-A JSON array of objects and JSON Lines are both read. Only braces and strings are looked at; whether a row is
-valid JSON shows when it is parsed.
+A JSON array of objects and JSON Lines are both read. Whether a row is valid JSON shows when it is parsed; where the
+next row begins after a broken one is told in `theworld.data.json_array`, and is the next line in JSON Lines.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK_BYTES = 1 << 20
-MAX_ROW_BYTES = 64 << 20
-"""Longest row that is accepted; OSD's are some 30 kB."""
+from theworld.data.json_array import array_spans
+from theworld.data.json_window import MAX_ROW_BYTES, SPACE, Span, Window, too_long
 
-_BRACE = re.compile(rb'(?:[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([{}])', re.DOTALL)
-_SPACE = b" \t\r\n"
+CHUNK_BYTES = 1 << 20
+
+
+def row_spans(
+    path: str | Path, *, chunk_bytes: int = CHUNK_BYTES, on_bytes: Callable[[bytes], object] | None = None
+) -> Iterator[Span]:
+    """The rows of a file in order, and in their place the bytes that are no row.
+
+    Args:
+        path: JSON array of objects, or JSON Lines with one object a line.
+        chunk_bytes: How much is read at a time.
+        on_bytes: Gets all bytes of the file, in order (to hash them in the same pass).
+
+    Raises:
+        ValueError: There is no such file, or it is neither form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, expected OSD rows as a JSON array or JSON Lines.")
+    with path.open("rb", buffering=0) as file:
+        window = Window(file, chunk_bytes, on_bytes)
+        while not (first := window.buffer.lstrip(SPACE)[:1]) and window.more(len(window.buffer)):
+            pass
+        if first == b"[":
+            yield from array_spans(window)
+        elif first == b"{":
+            yield from _line_spans(window)
+        else:
+            raise ValueError(f"{path}: starts with {first!r}, expected '[' (JSON array) or '{{' (JSON Lines).")
 
 
 class JsonRows:
-    """Random access to the bytes of each row.
+    """Random access to the bytes of each row of a sound file that is small enough to be read through at every start.
 
     Safe to fork (reads give their own offset) and to pickle (the file is opened again).
 
@@ -32,32 +59,27 @@ class JsonRows:
         path: JSON array of objects, or JSON Lines with one object a line.
         chunk_bytes: How much is read at a time while rows are located.
 
+    Attributes:
+        sha256: Of the whole file, hexadecimal.
+
     Raises:
-        ValueError: The file is neither form, is empty, or ends in the middle of a row.
+        ValueError: The file is neither form, is empty, or holds anything but whole rows.
     """
 
     def __init__(self, path: str | Path, *, chunk_bytes: int = CHUNK_BYTES):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ValueError(f"{self.path}: no such file, expected OSD rows as a JSON array or JSON Lines.")
-        with self.path.open("rb") as file:
-            first = _first_byte(file, chunk_bytes)
-            file.seek(0)
-            if first == b"[":
-                spans = _array_spans(file, self.path, chunk_bytes)
-            elif first == b"{":
-                spans = _line_spans(file)
-            else:
-                raise ValueError(f"{self.path}: starts with {first!r}, expected '[' (JSON array) or '{{' (JSON Lines).")
-            flat = np.fromiter((number for span in spans for number in span), dtype=np.int64)
-        self.offsets: NDArray[np.int64] = flat[0::2].copy()
-        self.sizes: NDArray[np.int64] = flat[1::2].copy()
-        self._file: BinaryIO | None = None
-        if len(self.offsets) == 0:
+        digest = hashlib.sha256()
+        flat = array("q")
+        for span in row_spans(self.path, chunk_bytes=chunk_bytes, on_bytes=digest.update):
+            if span.fault is not None:
+                raise ValueError(f"{self.path}: {span.fault}")
+            flat.extend((span.offset, span.size))
+        if not flat:
             raise ValueError(f"{self.path}: holds no rows.")
-        if (longest := int(self.sizes.max())) > MAX_ROW_BYTES:
-            row = int(self.sizes.argmax())
-            raise ValueError(f"{self.path}: row {row} has {longest} bytes, expected at most {MAX_ROW_BYTES}.")
+        self.offsets: NDArray[np.int64] = np.array(flat[0::2], dtype=np.int64)
+        self.sizes: NDArray[np.int64] = np.array(flat[1::2], dtype=np.int64)
+        self.sha256 = digest.hexdigest()
+        self._file: BinaryIO | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -74,65 +96,25 @@ class JsonRows:
         return self.__dict__ | {"_file": None}
 
 
-def _first_byte(file: BinaryIO, chunk_bytes: int) -> bytes:
-    while chunk := file.read(chunk_bytes):
-        if stripped := chunk.lstrip(_SPACE):
-            return stripped[:1]
-    return b""
-
-
-def _line_spans(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    offset = 0
-    for line in file:
-        if row := line.strip(_SPACE):
-            yield offset + (len(line) - len(line.lstrip(_SPACE))), len(row)
-        offset += len(line)
-
-
-def _array_spans(file: BinaryIO, path: Path, chunk_bytes: int) -> Iterator[tuple[int, int]]:
-    """(offset, bytes) of each object of the outermost array."""
-    buffer = b""
-    start = 0  # of the buffer, in the file
-    depth = 0
-    row = 0  # where the current row begins, in the file
-    end = -1  # where the last row ended
-    gap = b""  # what lies outside rows since then
-    while chunk := file.read(chunk_bytes):
-        buffer += chunk
-        if len(buffer) > MAX_ROW_BYTES + chunk_bytes:
-            raise ValueError(f"{path}: more than {MAX_ROW_BYTES} bytes without a brace after byte {start}.")
-        position = 0
-        while match := _BRACE.match(buffer, position):
-            brace = match.start(1)
-            if depth == 0:
-                gap += buffer[position:brace]
-            position = match.end()
-            if match.group(1) == b"{":
-                if depth == 0:
-                    row = start + brace
-                    _check_gap(gap, b"[" if end < 0 else b",", path, row)
-                    gap = b""
-                depth += 1
-            else:
-                depth -= 1
-                if depth < 0:
-                    raise ValueError(f"{path}: found a closing brace without an opening one at byte {start + brace}.")
-                if depth == 0:
-                    end = start + position
-                    yield row, end - row
-        buffer = buffer[position:]
-        start += position
-    if depth:
-        raise ValueError(
-            f"{path}: ends in the middle of the row that begins at byte {row}; the file is cut short, fetch it again."
-        )
-    _check_gap(gap + buffer, b"]" if end >= 0 else b"[]", path, start)
-
-
-def _check_gap(gap: bytes, expected: bytes, path: Path, offset: int) -> None:
-    found = gap.translate(None, _SPACE)
-    if found != expected:
-        raise ValueError(
-            f"{path}: found {found[:40]!r} before byte {offset}, expected {expected.decode()!r}; "
-            "rows must be the objects of one JSON array."
-        )
+def _line_spans(window: Window) -> Iterator[Span]:
+    begin = searched = 0
+    while True:
+        end = window.buffer.find(b"\n", searched)
+        if end < 0 and not window.ended:
+            if len(window.buffer) - begin > MAX_ROW_BYTES:
+                offset = window.start + begin
+                end = window.skip_to(b"\n", len(window.buffer))
+                yield Span(offset, size := window.start + end - offset, too_long(offset, size))
+                begin = searched = end
+                continue
+            searched = len(window.buffer) - begin
+            window.more(begin)
+            begin = 0
+            continue
+        line = window.buffer[begin : end if end >= 0 else None]
+        if row := line.strip(SPACE):
+            offset = window.start + begin + len(line) - len(line.lstrip(SPACE))
+            yield Span(offset, len(row), too_long(offset, len(row)) if len(row) > MAX_ROW_BYTES else None)
+        if end < 0:
+            return
+        begin = searched = end + 1

@@ -25,6 +25,7 @@ from transformers.utils import cached_file
 from theworld.assets import resolve
 from theworld.data.images import world_pixels
 from theworld.data.regions import Turn
+from theworld.data.vision_pixels import VisionPixels
 from theworld.types import IGNORE_INDEX, Sample, TokenType
 
 START_OF_TURN = "<start_of_turn>"
@@ -74,6 +75,7 @@ class TheWorldProcessor:
             )
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self._vision_pixels = VisionPixels(image_processor)
         self.num_image_tokens = num_image_tokens
         self.num_world_tokens = num_world_tokens if enable_world else 0
         self.world_image_size = world_image_size
@@ -93,7 +95,13 @@ class TheWorldProcessor:
         control = {START_OF_TURN, END_OF_TURN, START_OF_IMAGE, END_OF_IMAGE, IMAGE_PLACEHOLDER}
         control |= {start_of_world, world_placeholder, end_of_world, *tokenizer.all_special_tokens}
         self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))))
+        # transformers' own call costs as much again as the encoding; it also switches off what the file may say of
+        # truncation and padding, so it is made once.
+        tokenizer("", add_special_tokens=False)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._encode_batch = None if backend is None else backend.encode_batch_fast
         self._opening = self._make_opening()
+        self._opening_tensors = self._opening_as_tensors()
         self._model_header, self._newline = self._ids([f"{START_OF_TURN}model\n", "\n"])
 
     @classmethod
@@ -169,7 +177,7 @@ class TheWorldProcessor:
         Raises:
             ValueError: Not even one turn fits, or the text contains a control token.
         """
-        segments: _Segments = [(self._opening, False)]
+        segments: _Segments = []
         length = len(self._opening)
         for question, answer in self._tokenize(turns):
             turn: _Segments = [(question, False), (self._model_header, False), (answer, True), (self._newline, False)]
@@ -177,7 +185,7 @@ class TheWorldProcessor:
             if length > max_seq_length:
                 break
             segments += turn
-        if len(segments) == 1:
+        if not segments:
             raise ValueError(
                 f"{id}: the first turn needs {length} tokens, expected at most max_seq_length={max_seq_length}; "
                 "raise max_seq_length or use fewer world tokens."
@@ -194,7 +202,7 @@ class TheWorldProcessor:
         """
         *history, (last, _) = turns
         *earlier, (question, _) = self._tokenize([*history, (last, "")])
-        segments: _Segments = [(self._opening, False)]
+        segments: _Segments = []
         for asked, answer in earlier:
             segments += [(asked, False), (self._model_header, False), (answer, False), (self._newline, False)]
         segments += [(question, False), (self._model_header, False)]
@@ -202,8 +210,13 @@ class TheWorldProcessor:
 
     def pixels(self, image: Image.Image) -> Tensor:
         """What the vision tower sees: float32[1, 3, H, W], normalised as its checkpoint says."""
-        encoded = self.image_processor(images=[image], do_pan_and_scan=False, return_tensors="pt")
-        return encoded["pixel_values"].to(torch.float32)  # (1, 3, H, W)
+        return self._vision_pixels(image)
+
+    def world_pixels(self, image: Image.Image) -> Tensor:
+        """What the world encoder sees: float32[W, 3, h, w] in [-1, 1]; `W` is 0 with the world off."""
+        if not self.enable_world:
+            return torch.empty(0, 3, self.world_image_size, self.world_image_size)
+        return world_pixels(image, self.world_image_size)[None]  # (W, 3, h, w)
 
     def _make_opening(self) -> list[int]:
         """World block, first turn header and image block; ends where the first question begins."""
@@ -211,6 +224,15 @@ class TheWorldProcessor:
         before, after = self._ids([f"{START_OF_TURN}user\n\n\n{START_OF_IMAGE}", f"{END_OF_IMAGE}"])
         image = [self.image_token_id] * self.num_image_tokens
         return [self.bos_token_id, *(world if self.enable_world else []), *before, *image, *after]
+
+    def _opening_as_tensors(self) -> tuple[Tensor, Tensor]:
+        """The opening's ids and its token types: all placeholders of a sample are in it."""
+        ids = torch.tensor(self._opening)
+        types = torch.full_like(ids, TokenType.TEXT)
+        types[ids == self.image_token_id] = TokenType.IMAGE
+        if self.enable_world:
+            types[ids == self.world_token_id] = TokenType.WORLD
+        return ids, types
 
     def _tokenize(self, turns: Sequence[Turn]) -> list[tuple[list[int], list[int]]]:
         """Ids of each question (from where the header or the image block left off) and of each answer (the targets)."""
@@ -229,24 +251,23 @@ class TheWorldProcessor:
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
+        if self._encode_batch is not None:
+            return [encoded.ids for encoded in self._encode_batch(texts, add_special_tokens=False)]
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
     def _sample(self, segments: _Segments, image: Image.Image, id: str) -> Sample:
-        input_ids = torch.tensor([token for ids, _ in segments for token in ids])  # (T,)
-        is_target = torch.tensor([target for ids, target in segments for _ in ids])  # (T,)
-        token_type_ids = torch.full_like(input_ids, TokenType.TEXT)
-        token_type_ids[input_ids == self.image_token_id] = TokenType.IMAGE
-        world = torch.empty(0, 3, self.world_image_size, self.world_image_size)
-        if self.enable_world:
-            token_type_ids[input_ids == self.world_token_id] = TokenType.WORLD
-            world = world_pixels(image, self.world_image_size)[None]  # (W, 3, h, w)
+        """The opening, then the segments (token ids, whether they are targets)."""
+        opening, types = self._opening_tensors
+        text = torch.tensor([token for ids, _ in segments for token in ids], dtype=torch.int64)
+        is_target = torch.tensor([target for ids, target in segments for _ in ids], dtype=torch.bool)
+        labels = torch.where(is_target, text, IGNORE_INDEX)
         return Sample(
             id=id,
-            input_ids=input_ids,
-            labels=torch.where(is_target, input_ids, IGNORE_INDEX),
-            token_type_ids=token_type_ids,
+            input_ids=torch.cat([opening, text]),  # (T,)
+            labels=torch.cat([torch.full_like(opening, IGNORE_INDEX), labels]),  # (T,)
+            token_type_ids=torch.cat([types, torch.full_like(text, TokenType.TEXT)]),  # (T,)
             pixel_values=self.pixels(image),
-            world_pixel_values=world,
+            world_pixel_values=self.world_pixels(image),
         )
 
 

@@ -159,6 +159,7 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         world_pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         target_positions: Tensor | None = None,
+        target_weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -177,6 +178,7 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             world_pixel_values: float[W, 3, h, w] in [-1, 1] in the order of the world placeholders.
             labels: int64[B, T] aligned with `input_ids`; makes the loss.
             target_positions: int64[M], flat indices of the position before each target; default: found in `labels`.
+            target_weights: float32[M], what each target counts in the loss; default: 1.
             num_items_in_batch: Divisor of the loss; default: the targets of this batch.
             past_key_values: Cache of the tokens before these.
             use_cache: Return the cache.
@@ -213,10 +215,9 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         if labels is not None:
             positions = find_target_positions(labels) if target_positions is None else target_positions
             output.num_target_tokens = len(positions)
-            output.loss_sum = target_cross_entropy(hidden, self.gemma.lm_head.weight, labels, positions)
-            output.loss = output.loss_sum / (
-                max(len(positions), 1) if num_items_in_batch is None else num_items_in_batch
-            )
+            output.loss_sum = target_cross_entropy(hidden, self.gemma.lm_head.weight, labels, positions, target_weights)
+            items = max(len(positions), 1) if num_items_in_batch is None else num_items_in_batch
+            output.loss = output.loss_sum / items
         if labels is None or logits_to_keep is not None:
             output.logits = self.gemma.lm_head(_keep(hidden, 0 if logits_to_keep is None else logits_to_keep))
         return output

@@ -9,7 +9,7 @@ checkpoint holds only what some stage trains; everything else comes from the bas
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,6 +22,7 @@ from theworld.evaluation.report import Prediction
 from theworld.models.theworld import TheWorld, TheWorldOutput
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
 from theworld.training.optimizer_rules import optimizer_param_groups, promote, set_trainable
+from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
 from theworld.types import PADDING_DOCUMENT, Batch, PromptBatch
 
@@ -82,7 +83,10 @@ class TheWorldModule(LightningModule):
         self.strict_loading = False  # a checkpoint lacks the frozen weights; on_load_checkpoint checks it exactly
         self.model: TheWorld | None = None
         self.validation_loss = MeanMetric()
+        self.corrects_failures = False  # callbacks/quarantine.py does, and tells us by how much in each step:
+        self.loss_correction = 1.0
         self._step_loss: Tensor | float = 0.0
+        self._progress_unit = ProgressUnit()
 
     @property
     def world(self) -> TheWorld:
@@ -123,7 +127,7 @@ class TheWorldModule(LightningModule):
             promote(self.model, self.schedule.groups)
 
     def forward(self, batch: Batch) -> TheWorldOutput:
-        """Sum of the cross-entropy over the batch's targets, and their number."""
+        """Weighted sum of the cross-entropy over the batch's targets, and their number."""
         return self.world(
             batch.input_ids,
             token_type_ids=batch.token_type_ids,
@@ -133,14 +137,21 @@ class TheWorldModule(LightningModule):
             world_pixel_values=batch.world_pixel_values,
             labels=batch.labels,
             target_positions=batch.target_positions,
+            target_weights=batch.target_weights,
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """This micro-batch's share of the step's loss, scaled up by what Lightning and DDP divide by later."""
+        if batch.failed and not self.corrects_failures:
+            raise ValueError(
+                f"{batch.failed[0].id} could not be read: {batch.failed[0].reason} To go on without such samples, add "
+                "theworld.training.callbacks.quarantine.Quarantine to trainer.callbacks"
+            )
         loss = self(batch).loss_sum / batch.step_target_tokens
         self._step_loss = self._step_loss + loss.detach()
         if self.steps_after(batch_idx):
-            self.log("train/loss", self._step_loss, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
+            step_loss = self._step_loss * self.loss_correction
+            self.log("train/loss", step_loss, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
             self._step_loss = 0.0
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
@@ -178,6 +189,12 @@ class TheWorldModule(LightningModule):
         texts = [processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
         return [Prediction(question=q, text=t) for q, t in zip(prompts.questions, texts, strict=True)]
 
+    def on_train_start(self) -> None:
+        """Put Lightning's counters right if the run goes on with another number of devices."""
+        changed = self._progress_unit.begin(self.trainer)
+        if changed is not None:
+            self.print(changed)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rates of the coming optimizer step; a function of the step, so a resume needs no state."""
         optimizer = self.trainer.optimizers[0]
@@ -201,8 +218,9 @@ class TheWorldModule(LightningModule):
         return torch.optim.AdamW([dict(group) for group in groups], lr=0.0, betas=self.betas)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Keep only the weights that some stage trains."""
+        """Keep only the weights that some stage trains, and what Lightning counted its progress in."""
         checkpoint["state_dict"] = trained_weights(self.world, self.schedule.groups, prefix="model.")
+        checkpoint["progress_unit"] = self._progress_unit.state(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Refuse a checkpoint that does not hold exactly the weights the stages train."""
@@ -210,6 +228,7 @@ class TheWorldModule(LightningModule):
         param_groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
         check_checkpoint(checkpoint, weights=expected, param_groups=param_groups)
         promote(self.world, self.schedule.groups)
+        self._progress_unit.load(cast(UnitState | None, checkpoint.get("progress_unit")))
 
     def _check_precision(self) -> None:
         """What trains is float32; beside bfloat16 weights it needs autocast, and no plugin may cast it down."""

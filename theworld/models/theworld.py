@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from transformers import Cache, Gemma3ForConditionalGeneration, GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from theworld.models import image_features as image_towers
 from theworld.models import loading
-from theworld.models.attention import documents, restarting_positions, sdpa_masks
+from theworld.models.attention import backends
+from theworld.models.attention.rule import documents, restarting_positions
 from theworld.models.configuration import ProjectionArchitecture, ProjectionMode, TheWorldConfig
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.fusion import fill_placeholders
@@ -71,6 +73,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             found = self.config._attn_implementation
             raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa': the mask is made for no other")
         self.gemma = Gemma3ForConditionalGeneration(config.gemma_config)
+        self.gemma.model.language_model.config._attn_implementation = backends.NAME
+        self.attention_backend: backends.AttentionBackend = "sdpa"
         self.cosmos_encoder = CosmosEncoder.from_config(config) if config.enable_world else None
         self.post_init()
         if self.cosmos_encoder is not None and not self.cosmos_encoder.projector.target_rms.is_meta:
@@ -157,6 +161,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         world_pixel_values: Tensor | None = None,
+        image_features: Tensor | None = None,
+        world_latents: Tensor | None = None,
         labels: Tensor | None = None,
         target_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -175,6 +181,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             attention_mask: int64[B, T], 0 on padding; with a cache int64[B, past + T].
             pixel_values: float[I, 3, H, W] in the order of the image placeholders.
             world_pixel_values: float[W, 3, h, w] in [-1, 1] in the order of the world placeholders.
+            image_features: float[I, N, S] in place of `pixel_values`: what `image_features` makes of them.
+            world_latents: float[W, C, F, h/8, w/8] in place of `world_pixel_values`: the world encoder's output.
             labels: int64[B, T] aligned with `input_ids`; makes the loss.
             target_positions: int64[M], flat indices of the position before each target; default: found in `labels`.
             num_items_in_batch: Divisor of the loss; default: the targets of this batch.
@@ -184,20 +192,21 @@ class TheWorld(PreTrainedModel, GenerationMixin):
                 none with them.
             return_dict: Accepted because `generate` passes it; the answer is a `TheWorldOutput` either way.
         """
-        mask: Tensor | dict[str, Tensor] | None
+        mask: Tensor | dict[str, backends.Mask] | None
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
-            if pixel_values is not None or world_pixel_values is not None:
+            if any(given is not None for given in (pixel_values, world_pixel_values, image_features, world_latents)):
                 raise ValueError("found images or frames with a filled cache, expected them in the first pass only")
             embeds, mask = self.get_input_embeddings()(input_ids), attention_mask  # (B, T, D)
         else:
             types = self.token_types(input_ids) if token_type_ids is None else token_type_ids
             document_ids = documents(input_ids, document_ids, attention_mask)
-            embeds = self.fuse(input_ids, types, pixel_values, world_pixel_values)  # (B, T, D)
-            mask = sdpa_masks(
-                document_ids,
-                types,
-                self.config.get_text_config(),
-                bidirectional_world=self.config.bidirectional_world,
+            images = self._image_tokens(pixel_values, image_features)  # (I, N, D)
+            worlds = self._world_tokens(world_pixel_values, world_latents)  # (W, N, D)
+            embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
+            embeds = fill_placeholders(embeds, types == TokenType.IMAGE, images, what="image")
+            embeds = fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world")
+            mask = backends.layer_masks(
+                self.attention_backend, document_ids, types, self.config, num_images=len(images)
             )
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
 
@@ -228,21 +237,22 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             types = torch.where(input_ids == self.config.world_token_id, TokenType.WORLD, types)
         return types
 
-    def fuse(
-        self, input_ids: Tensor, token_type_ids: Tensor, pixel_values: Tensor | None, world_pixel_values: Tensor | None
-    ) -> Tensor:
-        """Text embeddings with image and world features in their placeholders; float[B, T, D]."""
-        embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
-        images = worlds = embeds.new_empty(0, 0, embeds.shape[-1])
+    def _image_tokens(self, pixel_values: Tensor | None, image_features: Tensor | None) -> Tensor:
+        """float[I, N, D]; I is 0 without images."""
         if pixel_values is not None and len(pixel_values) > 0:
-            images = self.gemma.model.get_image_features(pixel_values, return_dict=True).pooler_output  # (I, N_i, D)
-        if world_pixel_values is not None and len(world_pixel_values) > 0:
-            if self.cosmos_encoder is None:
-                found = len(world_pixel_values)
-                raise ValueError(f"found {found} world frames, expected none with enable_world=False in the model")
-            worlds = self.cosmos_encoder(world_pixel_values)  # (W, N, D)
-        embeds = fill_placeholders(embeds, token_type_ids == TokenType.IMAGE, images, what="image")
-        return fill_placeholders(embeds, token_type_ids == TokenType.WORLD, worlds, what="world")
+            image_features = image_towers.image_features(self.gemma, pixel_values)
+        if image_features is None or len(image_features) == 0:
+            return self.gemma.lm_head.weight.new_empty(0, 0, self.config.hidden_size)
+        return image_towers.image_tokens(self.gemma, image_features)
+
+    def _world_tokens(self, world_pixel_values: Tensor | None, world_latents: Tensor | None) -> Tensor:
+        """float[W, N, D]; W is 0 without frames."""
+        given = world_pixel_values if world_latents is None else world_latents
+        if given is None or len(given) == 0:
+            return self.gemma.lm_head.weight.new_empty(0, 0, self.config.hidden_size)
+        if self.cosmos_encoder is None:
+            raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
+        return self.cosmos_encoder(given) if world_latents is None else self.cosmos_encoder.projector(world_latents)
 
     def prepare_inputs_for_generation(
         self,

@@ -22,9 +22,10 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor
 from torch.nn import functional as F
 
-from theworld.models.compilation import compile_layers
 from theworld.models.configuration import TheWorldConfig
+from theworld.models.execution import set_execution
 from theworld.models.image_features import image_features
+from theworld.models.live_rows import plan_live_rows
 from theworld.models.losses import find_target_positions
 from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
@@ -120,7 +121,13 @@ def seed_style(model: TheWorld) -> Callable[[], Tensor]:
 
 
 def ours(
-    model: TheWorld, groups: set[str], *, cached: bool = False, packed: bool = True, optimizer: object = None
+    model: TheWorld,
+    groups: set[str],
+    *,
+    cached: bool = False,
+    packed: bool = True,
+    trim: bool = True,
+    optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
 ) -> Callable[[], Tensor]:
     parameters = train(model, groups)
     made = (optimizer or (lambda p: torch.optim.AdamW(p, lr=1e-4, fused=True)))(parameters)
@@ -130,7 +137,13 @@ def ours(
             rows["image_features"] = image_features(model.gemma, rows.pop("pixel_values"))
             if model.config.enable_world:
                 rows["world_latents"] = model.cosmos_encoder.vae(rows.pop("world_pixel_values"))
-    live = [model.gemma.model.vision_tower] + ([model.cosmos_encoder.vae] if model.config.enable_world else [])
+    if trim:
+        cpu = {name: rows[name].cpu() for name in ("document_ids", "target_positions")}
+        types = model.token_types(rows["input_ids"]).cpu()
+        text = model.config.get_text_config()
+        rows["live_rows"] = plan_live_rows(
+            cpu["document_ids"], types, cpu["target_positions"], text, image_tokens=256
+        ).to("cuda")
 
     def step() -> Tensor:
         loss = model(**rows).loss
@@ -139,7 +152,6 @@ def ours(
         made.zero_grad(set_to_none=True)
         return loss.detach()
 
-    assert live
     return step
 
 
@@ -169,15 +181,6 @@ def stochastic_adamw(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimi
     return _AdamW(parameters, lr=1e-5, bf16_stochastic_round=True)
 
 
-def checkpointing(model: TheWorld, on: bool) -> None:
-    if on:
-        model.gemma.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gemma.gradient_checkpointing_disable()
-    for layer in model.gemma.model.vision_tower.encoder.layers:
-        layer.gradient_checkpointing = False
-
-
 def run(name: str, model: TheWorld) -> Callable[[], Tensor]:
     """Set the model up for the named variant."""
     projector, everything = {"world_projector"}, {"world_projector", "language"}
@@ -185,13 +188,13 @@ def run(name: str, model: TheWorld) -> Callable[[], Tensor]:
     model.attention_backend = "sdpa" if name in ("seed", "gemma_seed", "compiled_sdpa", "liger_sdpa") else "flash"
     if name.endswith("flex"):
         model.attention_backend = "flex"
-    checkpointing(model, name == "lean")
     if model.config.enable_world:
         three_dimensional(model, name in ("seed", "liger_sdpa", "liger_flex", "compiled_sdpa"))
     if name.startswith("liger"):
         liger(model)
-    elif not name.endswith("seed") and not name.endswith("eager"):
-        compile_layers(model)
+    recompute = {"lean": "full", "half": "selective"}.get(name, "none")
+    plain = name.startswith("liger") or name.endswith(("seed", "eager"))
+    set_execution(model, compiled=not plain, recompute=recompute)
     if name.endswith("seed"):
         return seed_style(model)
     if name in ("language", "language_fused"):
@@ -232,10 +235,10 @@ def main() -> None:
     }
     for name in arguments.variants:
         torch._dynamo.reset()
-        for module in model.modules():
-            module._compiled_call_impl = None
+        before = torch.cuda.memory_allocated() / 2**30
         try:
             results[name] = measure(run(name, model), warmup=arguments.warmup, steps=arguments.steps)
+            results[name]["gib_before"] = before
         except Exception as error:  # a variant that fails is a result; the others still run
             results[name] = {"error": f"{type(error).__name__}: {error}"[:2000]}
             import traceback

@@ -26,7 +26,9 @@ from theworld.models.attention import backends
 from theworld.models.attention.rule import documents, restarting_positions
 from theworld.models.configuration import ProjectionArchitecture, ProjectionMode, TheWorldConfig
 from theworld.models.cosmos_encoder import CosmosEncoder
+from theworld.models.decoder import decode_live
 from theworld.models.fusion import fill_placeholders
+from theworld.models.live_rows import LiveRows
 from theworld.models.losses import find_target_positions, target_cross_entropy
 from theworld.models.parameter_groups import parameter_groups
 from theworld.types import TokenType
@@ -165,6 +167,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         world_latents: Tensor | None = None,
         labels: Tensor | None = None,
         target_positions: Tensor | None = None,
+        target_weights: Tensor | None = None,
+        live_rows: LiveRows | None = None,
         num_items_in_batch: Tensor | int | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -185,6 +189,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             world_latents: float[W, C, F, h/8, w/8] in place of `world_pixel_values`: the world encoder's output.
             labels: int64[B, T] aligned with `input_ids`; makes the loss.
             target_positions: int64[M], flat indices of the position before each target; default: found in `labels`.
+            target_weights: float32[M], what each target counts in the loss; default: 1.
+            live_rows: The rows the last layers compute; default: all of them. Needs labels, and gives no cache.
             num_items_in_batch: Divisor of the loss; default: the targets of this batch.
             past_key_values: Cache of the tokens before these.
             use_cache: Return the cache.
@@ -205,30 +211,42 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
             embeds = fill_placeholders(embeds, types == TokenType.IMAGE, images, what="image")
             embeds = fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world")
-            mask = backends.layer_masks(
-                self.attention_backend, document_ids, types, self.config, num_images=len(images)
-            )
+            mask = self._masks(document_ids, types, num_images=len(images))
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
 
-        decoded = self.gemma.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=bool(use_cache),
-        )
-        hidden = decoded.last_hidden_state  # (B, T, D)
-        output = TheWorldOutput(past_key_values=decoded.past_key_values)
+        output = TheWorldOutput()
+        decoder = self.gemma.model.language_model
+        if live_rows is None:
+            decoded = decoder(
+                inputs_embeds=embeds,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=bool(use_cache),
+            )
+            hidden, output.past_key_values = decoded.last_hidden_state, decoded.past_key_values  # (B, T, D)
+        else:
+            hidden = decode_live(decoder, embeds, position_ids, mask, live_rows, masks_of=self._masks)  # (1, R, D)
         if labels is not None:
             positions = find_target_positions(labels) if target_positions is None else target_positions
             output.num_target_tokens = len(positions)
-            output.loss_sum = target_cross_entropy(hidden, self.gemma.lm_head.weight, labels, positions)
-            output.loss = output.loss_sum / (
-                max(len(positions), 1) if num_items_in_batch is None else num_items_in_batch
+            output.loss_sum = target_cross_entropy(
+                hidden,
+                self.gemma.lm_head.weight,
+                labels,
+                positions,
+                target_weights,
+                scored_positions=None if live_rows is None else live_rows.target_positions,
             )
+            items = max(len(positions), 1) if num_items_in_batch is None else num_items_in_batch
+            output.loss = output.loss_sum / items
         if labels is None or logits_to_keep is not None:
             output.logits = self.gemma.lm_head(_keep(hidden, 0 if logits_to_keep is None else logits_to_keep))
         return output
+
+    def _masks(self, document_ids: Tensor, types: Tensor, *, num_images: int) -> dict[str, backends.Mask]:
+        """The rule for each kind of layer, in the form of the chosen backend."""
+        return backends.layer_masks(self.attention_backend, document_ids, types, self.config, num_images=num_images)
 
     def token_types(self, input_ids: Tensor) -> Tensor:
         """`token_type_ids` as the placeholders in `input_ids` say; int64[B, T]."""

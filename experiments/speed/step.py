@@ -203,9 +203,9 @@ def run(name: str, model: TheWorld) -> Callable[[], Tensor]:
         return ours(model, projector | {"vision"})
     if name.startswith("gemma"):
         return ours(model, {"vision", "language"}, packed=True)
-    return ours(
-        model, projector, cached="cached" in name, packed=name not in ("compiled_sdpa", "liger_sdpa", "liger_flex")
-    )
+    baseline = name in ("compiled_sdpa", "liger_sdpa", "liger_flex")
+    trim = not baseline and "whole" not in name
+    return ours(model, projector, cached="cached" in name, packed=not baseline, trim=trim)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -211,7 +212,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
             embeds = fill_placeholders(embeds, types == TokenType.IMAGE, images, what="image")
             embeds = fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world")
-            mask = self._masks(document_ids, types, num_images=len(images))
+            masks_of = partial(self._masks, max_documents=backends.most_documents(input_ids.shape, self.config))
+            mask = masks_of(document_ids, types, num_images=len(images))
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
 
         output = TheWorldOutput()
@@ -226,7 +228,7 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             )
             hidden, output.past_key_values = decoded.last_hidden_state, decoded.past_key_values  # (B, T, D)
         else:
-            hidden = decode_live(decoder, embeds, position_ids, mask, live_rows, masks_of=self._masks)  # (1, R, D)
+            hidden = decode_live(decoder, embeds, position_ids, mask, live_rows, masks_of=masks_of)  # (1, R, D)
         if labels is not None:
             positions = find_target_positions(labels) if target_positions is None else target_positions
             output.num_target_tokens = len(positions)
@@ -244,9 +246,18 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             output.logits = self.gemma.lm_head(_keep(hidden, 0 if logits_to_keep is None else logits_to_keep))
         return output
 
-    def _masks(self, document_ids: Tensor, types: Tensor, *, num_images: int) -> dict[str, backends.Mask]:
+    def _masks(
+        self, document_ids: Tensor, types: Tensor, *, num_images: int, max_documents: int
+    ) -> dict[str, backends.Mask]:
         """The rule for each kind of layer, in the form of the chosen backend."""
-        return backends.layer_masks(self.attention_backend, document_ids, types, self.config, num_images=num_images)
+        return backends.layer_masks(
+            self.attention_backend,
+            document_ids,
+            types,
+            self.config,
+            num_images=num_images,
+            max_documents=max_documents,
+        )
 
     def token_types(self, input_ids: Tensor) -> Tensor:
         """`token_type_ids` as the placeholders in `input_ids` say; int64[B, T]."""

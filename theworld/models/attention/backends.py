@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -33,6 +34,7 @@ def layer_masks(
     config: TheWorldConfig,
     *,
     num_images: int,
+    max_documents: int,
 ) -> dict[str, Mask]:
     """The rule for each kind of layer, in the form the backend reads: what `Gemma3TextModel` takes as a mask.
 
@@ -42,6 +44,7 @@ def layer_masks(
         token_type_ids: int64[B, T], values of `TokenType`.
         config: Of the fused model.
         num_images: Images of the batch.
+        max_documents: Upper bound of its documents (`most_documents`).
 
     Raises:
         ValueError: An unknown backend, or bidirectional world tokens with `flash`.
@@ -49,18 +52,14 @@ def layer_masks(
     check_backend(backend, bidirectional_world=config.bidirectional_world)
     windows = {"full_attention": None, "sliding_attention": config.get_text_config().sliding_window}
     if backend == "flash":
-        batch, length = document_ids.shape
-        image_tokens = config.gemma_config.mm_tokens_per_image
-        shortest = image_tokens + (config.num_world_tokens if config.enable_world else 0)
         return {
             kind: flash_layout(
                 document_ids,
                 token_type_ids,
                 sliding_window=window,
                 num_images=num_images,
-                image_tokens=image_tokens,
-                # Every sample has an image, and every row may have padding and a sample that is shorter than that.
-                max_documents=2 * batch + batch * length // shortest,
+                image_tokens=config.gemma_config.mm_tokens_per_image,
+                max_documents=max_documents,
             )
             for kind, window in windows.items()
         }
@@ -69,6 +68,17 @@ def layer_masks(
         kind: make(document_ids, token_type_ids, sliding_window=window, bidirectional_world=config.bidirectional_world)
         for kind, window in windows.items()
     }
+
+
+def most_documents(shape: torch.Size, config: TheWorldConfig) -> int:
+    """How many documents a batch of `shape` (B, T) can hold, the padding of each row counted as one.
+
+    Every sample has an image, and its world tokens; one shorter than that a row is allowed for. A bound that is close
+    matters, because a kernel looks at all of them. `flash_layout` asserts it.
+    """
+    batch, length = shape
+    shortest = config.gemma_config.mm_tokens_per_image + (config.num_world_tokens if config.enable_world else 0)
+    return 2 * batch + batch * length // shortest
 
 
 def check_backend(backend: str, *, bidirectional_world: bool) -> None:

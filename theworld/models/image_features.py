@@ -18,8 +18,22 @@ def image_features(gemma: Gemma3ForConditionalGeneration, pixel_values: Tensor) 
     return projector.avg_pool(grid).flatten(2).transpose(1, 2)  # (I, N, S)
 
 
-def image_tokens(gemma: Gemma3ForConditionalGeneration, features: Tensor) -> Tensor:
-    """Norm and projection to the language model's width; `float[I, N, S]` → `float[I, N, D]`."""
+def image_tokens(
+    gemma: Gemma3ForConditionalGeneration, pixel_values: Tensor | None, features: Tensor | None = None
+) -> Tensor:
+    """Image tokens of pixels, or of features made before.
+
+    Args:
+        gemma: The base.
+        pixel_values: float[I, 3, H, W], or none.
+        features: float[I, N, S] in their place, as `image_features` gives them.
+
+    Returns:
+        float[I, N, D]; I is 0 without images.
+    """
     projector = gemma.model.multi_modal_projector
-    normed = projector.mm_soft_emb_norm(features)
-    return (normed @ projector.mm_input_projection_weight).type_as(features)
+    if pixel_values is not None and len(pixel_values) > 0:
+        features = image_features(gemma, pixel_values)
+    if features is None or len(features) == 0:
+        return gemma.lm_head.weight.new_empty(0, 0, gemma.lm_head.weight.shape[1])
+    return (projector.mm_soft_emb_norm(features) @ projector.mm_input_projection_weight).type_as(features)

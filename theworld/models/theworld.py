@@ -6,8 +6,7 @@ world frames ── VAE encoder ── projector ──┐
 images ── SigLIP ── Gemma's projector ─────┤ into their placeholders
 input_ids ── embedding ────────────────────┴── language model ── loss at the targets, or logits
 
-B rows of a batch · T tokens of a row · N world tokens of a frame · I images · W world frames · D hidden size
-M targets · V vocabulary size
+B rows · T tokens of a row · N world tokens of a frame · I images · W world frames · M targets · D hidden size
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, Gemma3ForConditionalGeneration, GenerationMixin, PreTrainedModel
+from transformers import Cache, Gemma3ForConditionalGeneration, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from theworld.models import image_features as image_towers
 from theworld.models import loading
 from theworld.models.attention import backends
 from theworld.models.attention.rule import documents, restarting_positions
@@ -29,6 +27,8 @@ from theworld.models.configuration import ProjectionArchitecture, ProjectionMode
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.decoder import decode_live
 from theworld.models.fusion import fill_placeholders
+from theworld.models.generation import WorldGeneration
+from theworld.models.image_features import image_tokens
 from theworld.models.live_rows import LiveRows
 from theworld.models.losses import find_target_positions, target_cross_entropy
 from theworld.models.parameter_groups import parameter_groups
@@ -54,7 +54,7 @@ class TheWorldOutput(ModelOutput):
     past_key_values: Cache | None = None
 
 
-class TheWorld(PreTrainedModel, GenerationMixin):
+class TheWorld(PreTrainedModel, WorldGeneration):
     """Gemma 3 with a world branch.
 
     Args:
@@ -72,9 +72,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__(config)
-        if self.config._attn_implementation != "sdpa":
-            found = self.config._attn_implementation
-            raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa': the mask is made for no other")
+        if (found := self.config._attn_implementation) != "sdpa":
+            raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa'; choose with attention_backend")
         self.gemma = Gemma3ForConditionalGeneration(config.gemma_config)
         self.gemma.model.language_model.config._attn_implementation = backends.NAME
         self.attention_backend: backends.AttentionBackend = "sdpa"
@@ -200,6 +199,7 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             return_dict: Accepted because `generate` passes it; the answer is a `TheWorldOutput` either way.
         """
         mask: Tensor | dict[str, backends.Mask] | None
+        masks_of = partial(self._masks, max_documents=backends.most_documents(input_ids.shape, self.config))
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             if any(given is not None for given in (pixel_values, world_pixel_values, image_features, world_latents)):
                 raise ValueError("found images or frames with a filled cache, expected them in the first pass only")
@@ -207,12 +207,11 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         else:
             types = self.token_types(input_ids) if token_type_ids is None else token_type_ids
             document_ids = documents(input_ids, document_ids, attention_mask)
-            images = self._image_tokens(pixel_values, image_features)  # (I, N, D)
+            images = image_tokens(self.gemma, pixel_values, image_features)  # (I, N, D)
             worlds = self._world_tokens(world_pixel_values, world_latents)  # (W, N, D)
             embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
             embeds = fill_placeholders(embeds, types == TokenType.IMAGE, images, what="image")
             embeds = fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world")
-            masks_of = partial(self._masks, max_documents=backends.most_documents(input_ids.shape, self.config))
             mask = masks_of(document_ids, types, num_images=len(images))
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
 
@@ -227,6 +226,8 @@ class TheWorld(PreTrainedModel, GenerationMixin):
                 use_cache=bool(use_cache),
             )
             hidden, output.past_key_values = decoded.last_hidden_state, decoded.past_key_values  # (B, T, D)
+        elif not isinstance(mask, dict) or position_ids is None:
+            raise ValueError("found live_rows with a filled cache, expected them in training only")
         else:
             hidden = decode_live(decoder, embeds, position_ids, mask, live_rows, masks_of=masks_of)  # (1, R, D)
         if labels is not None:
@@ -266,14 +267,6 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             types = torch.where(input_ids == self.config.world_token_id, TokenType.WORLD, types)
         return types
 
-    def _image_tokens(self, pixel_values: Tensor | None, image_features: Tensor | None) -> Tensor:
-        """float[I, N, D]; I is 0 without images."""
-        if pixel_values is not None and len(pixel_values) > 0:
-            image_features = image_towers.image_features(self.gemma, pixel_values)
-        if image_features is None or len(image_features) == 0:
-            return self.gemma.lm_head.weight.new_empty(0, 0, self.config.hidden_size)
-        return image_towers.image_tokens(self.gemma, image_features)
-
     def _world_tokens(self, world_pixel_values: Tensor | None, world_latents: Tensor | None) -> Tensor:
         """float[W, N, D]; W is 0 without frames."""
         given = world_pixel_values if world_latents is None else world_latents
@@ -282,36 +275,6 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         if self.cosmos_encoder is None:
             raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
         return self.cosmos_encoder(given) if world_latents is None else self.cosmos_encoder.projector(world_latents)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        *,
-        past_key_values: Cache | None = None,
-        use_cache: bool = True,
-        is_first_iteration: bool = False,
-        **kwargs: Tensor | int | None,
-    ) -> dict[str, Tensor | Cache | bool | int | None]:
-        """Inputs of one step of `generate`: images and world frames at the prefill only, then plain text."""
-        if kwargs.get("document_ids") is not None:
-            raise ValueError(
-                "found document_ids in generate, expected a left-padded batch of one document a row; pass "
-                "attention_mask=(document_ids != -1).long() instead"
-            )
-        if past_key_values is not None and past_key_values.is_compileable:
-            raise ValueError("found a static cache, expected a dynamic one; leave cache_implementation unset")
-        prepared = super().prepare_inputs_for_generation(
-            input_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
-        if use_cache and not is_first_iteration:
-            for name in ("pixel_values", "world_pixel_values", "token_type_ids"):
-                prepared.pop(name, None)
-        prepared["use_cache"] = use_cache
-        return prepared
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each group that the model has; tied weights count once."""

@@ -208,6 +208,19 @@ def run(name: str, model: TheWorld) -> Callable[[], Tensor]:
     return ours(model, projector, cached="cached" in name, packed=not baseline, trim=trim)
 
 
+def random_model(*, enable_world: bool) -> TheWorld:
+    """Gemma 3 4B and the Cosmos encoder with random bfloat16 weights, on the GPU."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = TheWorld(
+            TheWorldConfig.preset("gemma3-4b", enable_world=enable_world, **(WORLD_IDS if enable_world else {}))
+        )
+    torch.set_default_dtype(torch.float32)
+    torch.nn.init.normal_(model.gemma.model.multi_modal_projector.mm_input_projection_weight, std=0.02)
+    return model
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", nargs="+", required=True)
@@ -215,15 +228,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
     arguments = parser.parse_args()
-    torch.manual_seed(0)
     started = time.time()
-    enable_world = not arguments.variants[0].startswith("gemma")
-    torch.set_default_dtype(torch.bfloat16)
-    ids = WORLD_IDS if enable_world else {}
-    with torch.device("cuda"):
-        model = TheWorld(TheWorldConfig.preset("gemma3-4b", enable_world=enable_world, **ids))
-    torch.set_default_dtype(torch.float32)
-    torch.nn.init.normal_(model.gemma.model.multi_modal_projector.mm_input_projection_weight, std=0.02)
+    model = random_model(enable_world=not arguments.variants[0].startswith("gemma"))
     print(
         f"model of {sum(p.numel() for p in model.parameters()):,} parameters after {time.time() - started:.0f} s",
         flush=True,

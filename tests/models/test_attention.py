@@ -7,7 +7,8 @@ import torch
 from transformers import Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import create_masks_for_vision_model, get_block_sequence_ids_for_mask
 
-from theworld.models.attention import documents, mask_mod, restarting_positions, sdpa_masks
+from theworld.models.attention.rule import documents, mask_mod, restarting_positions
+from theworld.models.attention.sdpa import sdpa_mask
 from theworld.types import PADDING_DOCUMENT, TokenType
 
 TEXT, IMAGE, WORLD = TokenType.TEXT, TokenType.IMAGE, TokenType.WORLD
@@ -18,6 +19,15 @@ def text_config(window: int = WINDOW) -> Gemma3TextConfig:
     config = Gemma3TextConfig(hidden_size=32, num_attention_heads=4, head_dim=8, sliding_window=window)
     config._attn_implementation = "sdpa"
     return config
+
+
+def sdpa_masks(document_ids, types, config, *, bidirectional_world=False):
+    """The reference mask of each kind of layer."""
+    windows = {"full_attention": None, "sliding_attention": config.sliding_window}
+    return {
+        kind: sdpa_mask(document_ids, types, sliding_window=window, bidirectional_world=bidirectional_world)
+        for kind, window in windows.items()
+    }
 
 
 def random_types(generator: torch.Generator, batch: int, length: int, kinds: list[int]) -> torch.Tensor:

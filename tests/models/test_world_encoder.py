@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from PIL import Image
 
 from tests.tiny import VAE_CONFIG, tiny_config
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.projector import WorldProjector
-from theworld.models.world_encoder import WorldEncoder
+from theworld.models.world_encoder import FrameConv3d, WorldEncoder
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,9 @@ def autoencoder() -> AutoencoderKLWan:
 
 def their_latents(autoencoder: AutoencoderKLWan, pixels: torch.Tensor) -> torch.Tensor:
     """diffusers' recipe: encode, mode, normalise."""
-    mode = autoencoder.encode(pixels.unsqueeze(2)).latent_dist.mode()
+    untouched = AutoencoderKLWan.from_config(autoencoder.config).to(pixels.dtype)  # ours has changed its encoder
+    untouched.load_state_dict(autoencoder.state_dict())
+    mode = untouched.encode(pixels.unsqueeze(2)).latent_dist.mode()
     mean = torch.tensor(autoencoder.config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(autoencoder.config.latents_std).view(1, -1, 1, 1, 1)
     return (mode - mean) / std
@@ -39,7 +42,21 @@ def test_latents_equal_diffusers(autoencoder):
     pixels = torch.rand(2, 3, 32, 48) * 2 - 1
     ours = WorldEncoder(autoencoder)(pixels)
     assert ours.shape == (2, 16, 1, 4, 6)
-    assert torch.equal(ours, their_latents(autoencoder, pixels))
+    torch.testing.assert_close(ours, their_latents(autoencoder, pixels), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_frame_is_encoded_in_two_dimensions_and_several_are_not(autoencoder):
+    encoder = WorldEncoder(autoencoder).double()
+    first = encoder.encoder.conv_in
+    assert type(first) is FrameConv3d
+    frames = torch.randn(2, 3, 3, 8, 8, dtype=torch.float64)
+    theirs = WanCausalConv3d(3, first.out_channels, 3, padding=1).double()
+    theirs.load_state_dict(first.state_dict())
+    torch.testing.assert_close(first(frames[:, :, :1]), theirs(frames[:, :, :1]), rtol=1e-12, atol=1e-12)
+    assert torch.equal(first(frames), theirs(frames))
+    wrong_tap = torch.nn.functional.conv2d(frames[:, :, 0], first.weight[:, :, 0], first.bias, padding=1)
+    assert not torch.allclose(first(frames[:, :, :1])[:, :, 0], wrong_tap)
 
 
 @torch.no_grad()

@@ -28,15 +28,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:Stopped at optimizer step:UserWa
 
 
 class Gradients(Callback):
-    """Gradients of the first optimizer step, and how often Gemma's first layer ran."""
+    """Gradients of the first optimizer step, and how often Gemma's first two layers ran."""
 
     def __init__(self) -> None:
         self.first: dict[str, torch.Tensor] = {}
-        self.calls = 0
+        self.calls = [0, 0]
 
     def on_train_start(self, trainer, pl_module):
-        layer = pl_module.world.gemma.model.language_model.layers[0].self_attn
-        layer.register_forward_hook(lambda *_: setattr(self, "calls", self.calls + 1))
+        for number, layer in enumerate(pl_module.world.gemma.model.language_model.layers[:2]):
+            layer.self_attn.register_forward_hook(lambda *_, number=number: self._count(number))
+
+    def _count(self, number):
+        self.calls[number] += 1
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         named = pl_module.world.named_parameters()
@@ -56,17 +59,18 @@ def test_a_lower_step_limit_ends_it_earlier_and_says_so(make_module, make_data, 
     assert trainer.global_step == 3
 
 
-def test_activation_checkpointing_recomputes_and_changes_no_gradient(make_module, make_data, make_trainer):
+def test_recompute_runs_layers_again_and_changes_no_gradient(make_module, make_data, make_trainer):
     plain = Stage(learning_rates=LearningRates(world_projector=1e-2, language=1e-3), max_steps=1)
     seen = []
-    for checkpointing in (False, True):
+    for recompute in ("none", "selective", "full"):
         gradients = Gradients()
-        stages = {"only": replace(plain, activation_checkpointing=checkpointing)}
+        stages = {"only": replace(plain, recompute=recompute)}
         make_trainer(gradients).fit(make_module(stages=stages), datamodule=make_data())
         seen.append(gradients)
-    assert [gradients.calls for gradients in seen] == [1, 2]
-    assert seen[0].first.keys() == seen[1].first.keys()
-    assert all(torch.equal(gradient, seen[1].first[name]) for name, gradient in seen[0].first.items())
+    assert [gradients.calls for gradients in seen] == [[1, 1], [2, 1], [2, 2]]
+    for other in seen[1:]:
+        assert seen[0].first.keys() == other.first.keys()
+        assert all(torch.equal(gradient, other.first[name]) for name, gradient in seen[0].first.items())
 
 
 def test_several_stages_under_ddp_need_find_unused_parameters(make_module, make_data, make_trainer):

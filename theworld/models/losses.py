@@ -18,6 +18,8 @@ def target_cross_entropy(
     labels: Tensor,
     target_positions: Tensor,
     target_weights: Tensor | None = None,
+    *,
+    scored_positions: Tensor | None = None,
 ) -> Tensor:
     """Sum (not mean) of the cross-entropy over the targets; 0 when there is none.
 
@@ -27,11 +29,13 @@ def target_cross_entropy(
         labels: int64[B, T], aligned with the input (not shifted).
         target_positions: int64[M], flat indices into B·T of the position before each target.
         target_weights: float32[M], what each target counts; None when all count 1.
+        scored_positions: int64[M], flat indices into `hidden` of those positions, where `hidden` has other rows than
+            `labels`; default `target_positions`.
 
     Returns:
         float32 scalar (float64 for float64 input).
     """
-    scored = hidden.flatten(0, 1)[target_positions]  # (M, D)
+    scored = hidden.flatten(0, 1)[target_positions if scored_positions is None else scored_positions]  # (M, D)
     targets = labels.flatten()[target_positions + 1]  # (M,)
     logits = F.linear(scored, lm_head_weight)  # (M, V)
     if logits.dtype != torch.float64:

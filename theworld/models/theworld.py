@@ -6,25 +6,30 @@ world frames ── VAE encoder ── projector ──┐
 images ── SigLIP ── Gemma's projector ─────┤ into their placeholders
 input_ids ── embedding ────────────────────┴── language model ── loss at the targets, or logits
 
-B rows of a batch · T tokens of a row · N world tokens of a frame · I images · W world frames · D hidden size
-M targets · V vocabulary size
+B rows · T tokens of a row · N world tokens of a frame · I images · W world frames · M targets · D hidden size
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, Gemma3ForConditionalGeneration, GenerationMixin, PreTrainedModel
+from transformers import Cache, Gemma3ForConditionalGeneration, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from theworld.models import loading
-from theworld.models.attention import documents, restarting_positions, sdpa_masks
+from theworld.models.attention import backends
+from theworld.models.attention.rule import documents, restarting_positions
 from theworld.models.configuration import ProjectionArchitecture, ProjectionMode, TheWorldConfig
 from theworld.models.cosmos_encoder import CosmosEncoder
+from theworld.models.decoder import decode_live
 from theworld.models.fusion import fill_placeholders
+from theworld.models.generation import WorldGeneration
+from theworld.models.image_features import image_tokens
+from theworld.models.live_rows import LiveRows
 from theworld.models.losses import find_target_positions, target_cross_entropy
 from theworld.models.parameter_groups import parameter_groups
 from theworld.types import TokenType
@@ -49,7 +54,7 @@ class TheWorldOutput(ModelOutput):
     past_key_values: Cache | None = None
 
 
-class TheWorld(PreTrainedModel, GenerationMixin):
+class TheWorld(PreTrainedModel, WorldGeneration):
     """Gemma 3 with a world branch.
 
     Args:
@@ -67,10 +72,11 @@ class TheWorld(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__(config)
-        if self.config._attn_implementation != "sdpa":
-            found = self.config._attn_implementation
-            raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa': the mask is made for no other")
+        if (found := self.config._attn_implementation) != "sdpa":
+            raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa'; choose with attention_backend")
         self.gemma = Gemma3ForConditionalGeneration(config.gemma_config)
+        self.gemma.model.language_model.config._attn_implementation = backends.NAME
+        self.attention_backend: backends.AttentionBackend = "sdpa"
         self.cosmos_encoder = CosmosEncoder.from_config(config) if config.enable_world else None
         self.post_init()
         if self.cosmos_encoder is not None and not self.cosmos_encoder.projector.target_rms.is_meta:
@@ -157,9 +163,12 @@ class TheWorld(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         world_pixel_values: Tensor | None = None,
+        image_features: Tensor | None = None,
+        world_latents: Tensor | None = None,
         labels: Tensor | None = None,
         target_positions: Tensor | None = None,
         target_weights: Tensor | None = None,
+        live_rows: LiveRows | None = None,
         num_items_in_batch: Tensor | int | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -176,9 +185,12 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             attention_mask: int64[B, T], 0 on padding; with a cache int64[B, past + T].
             pixel_values: float[I, 3, H, W] in the order of the image placeholders.
             world_pixel_values: float[W, 3, h, w] in [-1, 1] in the order of the world placeholders.
+            image_features: float[I, N, S] in place of `pixel_values`: what `image_features` makes of them.
+            world_latents: float[W, C, F, h/8, w/8] in place of `world_pixel_values`: the world encoder's output.
             labels: int64[B, T] aligned with `input_ids`; makes the loss.
             target_positions: int64[M], flat indices of the position before each target; default: found in `labels`.
             target_weights: float32[M], what each target counts in the loss; default: 1.
+            live_rows: The rows the last layers compute; default: all of them. Needs labels, and gives no cache.
             num_items_in_batch: Divisor of the loss; default: the targets of this batch.
             past_key_values: Cache of the tokens before these.
             use_cache: Return the cache.
@@ -186,41 +198,67 @@ class TheWorld(PreTrainedModel, GenerationMixin):
                 none with them.
             return_dict: Accepted because `generate` passes it; the answer is a `TheWorldOutput` either way.
         """
-        mask: Tensor | dict[str, Tensor] | None
+        mask: Tensor | dict[str, backends.Mask] | None
+        masks_of = partial(self._masks, max_documents=backends.most_documents(input_ids.shape, self.config))
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
-            if pixel_values is not None or world_pixel_values is not None:
+            if any(given is not None for given in (pixel_values, world_pixel_values, image_features, world_latents)):
                 raise ValueError("found images or frames with a filled cache, expected them in the first pass only")
             embeds, mask = self.get_input_embeddings()(input_ids), attention_mask  # (B, T, D)
         else:
             types = self.token_types(input_ids) if token_type_ids is None else token_type_ids
             document_ids = documents(input_ids, document_ids, attention_mask)
-            embeds = self.fuse(input_ids, types, pixel_values, world_pixel_values)  # (B, T, D)
-            mask = sdpa_masks(
-                document_ids,
-                types,
-                self.config.get_text_config(),
-                bidirectional_world=self.config.bidirectional_world,
-            )
+            images = image_tokens(self.gemma, pixel_values, image_features)  # (I, N, D)
+            worlds = self._world_tokens(world_pixel_values, world_latents)  # (W, N, D)
+            embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
+            embeds = fill_placeholders(embeds, types == TokenType.IMAGE, images, what="image")
+            embeds = fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world")
+            mask = masks_of(document_ids, types, num_images=len(images))
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
 
-        decoded = self.gemma.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=bool(use_cache),
-        )
-        hidden = decoded.last_hidden_state  # (B, T, D)
-        output = TheWorldOutput(past_key_values=decoded.past_key_values)
+        output = TheWorldOutput()
+        decoder = self.gemma.model.language_model
+        if live_rows is None:
+            decoded = decoder(
+                inputs_embeds=embeds,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=bool(use_cache),
+            )
+            hidden, output.past_key_values = decoded.last_hidden_state, decoded.past_key_values  # (B, T, D)
+        elif not isinstance(mask, dict) or position_ids is None:
+            raise ValueError("found live_rows with a filled cache, expected them in training only")
+        else:
+            hidden = decode_live(decoder, embeds, position_ids, mask, live_rows, masks_of=masks_of)  # (1, R, D)
         if labels is not None:
             positions = find_target_positions(labels) if target_positions is None else target_positions
             output.num_target_tokens = len(positions)
-            output.loss_sum = target_cross_entropy(hidden, self.gemma.lm_head.weight, labels, positions, target_weights)
+            output.loss_sum = target_cross_entropy(
+                hidden,
+                self.gemma.lm_head.weight,
+                labels,
+                positions,
+                target_weights,
+                scored_positions=None if live_rows is None else live_rows.target_positions,
+            )
             items = max(len(positions), 1) if num_items_in_batch is None else num_items_in_batch
             output.loss = output.loss_sum / items
         if labels is None or logits_to_keep is not None:
             output.logits = self.gemma.lm_head(_keep(hidden, 0 if logits_to_keep is None else logits_to_keep))
         return output
+
+    def _masks(
+        self, document_ids: Tensor, types: Tensor, *, num_images: int, max_documents: int
+    ) -> dict[str, backends.Mask]:
+        """The rule for each kind of layer, in the form of the chosen backend."""
+        return backends.layer_masks(
+            self.attention_backend,
+            document_ids,
+            types,
+            self.config,
+            num_images=num_images,
+            max_documents=max_documents,
+        )
 
     def token_types(self, input_ids: Tensor) -> Tensor:
         """`token_type_ids` as the placeholders in `input_ids` say; int64[B, T]."""
@@ -229,51 +267,14 @@ class TheWorld(PreTrainedModel, GenerationMixin):
             types = torch.where(input_ids == self.config.world_token_id, TokenType.WORLD, types)
         return types
 
-    def fuse(
-        self, input_ids: Tensor, token_type_ids: Tensor, pixel_values: Tensor | None, world_pixel_values: Tensor | None
-    ) -> Tensor:
-        """Text embeddings with image and world features in their placeholders; float[B, T, D]."""
-        embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
-        images = worlds = embeds.new_empty(0, 0, embeds.shape[-1])
-        if pixel_values is not None and len(pixel_values) > 0:
-            images = self.gemma.model.get_image_features(pixel_values, return_dict=True).pooler_output  # (I, N_i, D)
-        if world_pixel_values is not None and len(world_pixel_values) > 0:
-            if self.cosmos_encoder is None:
-                found = len(world_pixel_values)
-                raise ValueError(f"found {found} world frames, expected none with enable_world=False in the model")
-            worlds = self.cosmos_encoder(world_pixel_values)  # (W, N, D)
-        embeds = fill_placeholders(embeds, token_type_ids == TokenType.IMAGE, images, what="image")
-        return fill_placeholders(embeds, token_type_ids == TokenType.WORLD, worlds, what="world")
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        *,
-        past_key_values: Cache | None = None,
-        use_cache: bool = True,
-        is_first_iteration: bool = False,
-        **kwargs: Tensor | int | None,
-    ) -> dict[str, Tensor | Cache | bool | int | None]:
-        """Inputs of one step of `generate`: images and world frames at the prefill only, then plain text."""
-        if kwargs.get("document_ids") is not None:
-            raise ValueError(
-                "found document_ids in generate, expected a left-padded batch of one document a row; pass "
-                "attention_mask=(document_ids != -1).long() instead"
-            )
-        if past_key_values is not None and past_key_values.is_compileable:
-            raise ValueError("found a static cache, expected a dynamic one; leave cache_implementation unset")
-        prepared = super().prepare_inputs_for_generation(
-            input_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
-        if use_cache and not is_first_iteration:
-            for name in ("pixel_values", "world_pixel_values", "token_type_ids"):
-                prepared.pop(name, None)
-        prepared["use_cache"] = use_cache
-        return prepared
+    def _world_tokens(self, world_pixel_values: Tensor | None, world_latents: Tensor | None) -> Tensor:
+        """float[W, N, D]; W is 0 without frames."""
+        given = world_pixel_values if world_latents is None else world_latents
+        if given is None or len(given) == 0:
+            return self.gemma.lm_head.weight.new_empty(0, 0, self.config.hidden_size)
+        if self.cosmos_encoder is None:
+            raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
+        return self.cosmos_encoder(given) if world_latents is None else self.cosmos_encoder.projector(world_latents)
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each group that the model has; tied weights count once."""

@@ -12,7 +12,9 @@ from typing import cast
 
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from theworld.models.configuration import VaeConfig
 
@@ -20,6 +22,21 @@ _KEPT = ("encoder.", "quant_conv.")
 _RANGE_TOLERANCE = 1e-3
 
 logger = logging.getLogger(__name__)
+
+
+class FrameConv3d(WanCausalConv3d):
+    """A causal convolution that takes a single frame as the 2-D convolution it is.
+
+    Without a past, every temporal tap but the last meets zeros: a third of the products is left, none of the padding.
+    """
+
+    def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+        """`float[B, C, 1, h, w]` → `float[B, C', 1, h', w']`; several frames as diffusers has them."""
+        if x.shape[2] != 1 or cache_x is not None:
+            return super().forward(x, cache_x)
+        columns, _, rows, *_ = self._padding
+        tap = self.weight[:, :, -1]  # (C', C, kh, kw)
+        return F.conv2d(x.squeeze(2), tap, self.bias, self.stride[1:], padding=(rows, columns)).unsqueeze(2)
 
 
 class WorldEncoder(nn.Module):
@@ -42,6 +59,9 @@ class WorldEncoder(nn.Module):
         self.config = cast(VaeConfig, {k: v for k, v in autoencoder.config.items() if not k.startswith("_")})
         self.encoder = autoencoder.encoder
         self.quant_conv = autoencoder.quant_conv
+        for module in self.modules():
+            if type(module) is WanCausalConv3d:
+                module.__class__ = FrameConv3d  # the same weights under the same names
         self.register_buffer("latents_mean", _per_channel(autoencoder.config.latents_mean))
         self.register_buffer("latents_std", _per_channel(autoencoder.config.latents_std))
 

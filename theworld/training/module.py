@@ -41,6 +41,9 @@ class TheWorldModule(LightningModule):
         num_world_steps: Future latent frames beside the present one.
         max_world_steps: Largest `num_world_steps` the model accepts.
         bidirectional_world: Let the world tokens of a sample see each other in both directions.
+        attention_backend: Kernel of the language model's attention: `sdpa` (any device), `flex` or `flash` (a GPU,
+            bfloat16).
+        compile_layers: Compile the layers one by one (`theworld.models.execution`); pays on a GPU.
         dtype: Type in which weights are loaded. What trains is kept in float32 whatever is chosen here.
         weight_decay: AdamW's decay of matrices; norms, biases and embeddings have none.
         betas: AdamW's decay rates of the first and second moment.
@@ -60,6 +63,8 @@ class TheWorldModule(LightningModule):
         num_world_steps: int = 0,
         max_world_steps: int = 16,
         bidirectional_world: bool = False,
+        attention_backend: Literal["sdpa", "flex", "flash"] = "sdpa",
+        compile_layers: bool = False,
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -76,6 +81,8 @@ class TheWorldModule(LightningModule):
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
         self.bidirectional_world = bidirectional_world
+        self.attention_backend = attention_backend
+        self.compile_layers = compile_layers
         self.load_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
         self.weight_decay = weight_decay
         self.betas = betas
@@ -121,6 +128,7 @@ class TheWorldModule(LightningModule):
                 max_world_steps=self.max_world_steps,
                 bidirectional_world=self.bidirectional_world,
             ).train()
+            self.model.attention_backend = self.attention_backend
             self._check_against_processor()
         if fitting:
             set_trainable(self.model, self.schedule.groups)

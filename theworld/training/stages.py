@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import accumulate
+from typing import Literal
 
 from theworld.models.parameter_groups import GROUPS
 
@@ -54,14 +55,15 @@ class Stage:
         warmup_steps: Optimizer steps of linear warmup, for groups that were frozen in the stage before. A stage
             shorter than its warmup (a trial run with a smaller `max_steps`) ends below the peak rate.
         min_lr_ratio: The cosine ends at this fraction of the peak rate.
-        activation_checkpointing: Recompute Gemma's activations in the backward pass: less memory, more time.
+        recompute: Decoder layers that run again in the backward pass, for less memory and more time: `none`,
+            `selective` (every second one) or `full`.
     """
 
     learning_rates: LearningRates
     max_steps: int
     warmup_steps: int = 0
     min_lr_ratio: float = 0.1
-    activation_checkpointing: bool = False
+    recompute: Literal["none", "selective", "full"] = "none"
 
     def __post_init__(self) -> None:
         if not self.learning_rates.trained():

@@ -1,4 +1,4 @@
-"""Walks a run through its stages: what trains, with or without activation checkpointing, and when the run ends."""
+"""Walks a run through its stages: what trains, what is computed twice, and when the run ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.table import Table
 from torch.nn.parallel import DistributedDataParallel
 
+from theworld.models.execution import set_execution
 from theworld.models.parameter_groups import parameter_groups
 from theworld.training.callbacks.rendering import rendered
 from theworld.training.module import TheWorldModule
@@ -22,9 +23,6 @@ class StageSchedule(Callback):
     this callback. The run ends with the last stage, or at `trainer.max_steps` when that comes first. Prints the stages
     once and one line at each boundary.
     """
-
-    def __init__(self) -> None:
-        self._checkpointing = False
 
     def setup(self, trainer: Trainer, pl_module: TheWorldModule, stage: str) -> None:
         """End the run after the last stage.
@@ -76,12 +74,7 @@ class StageSchedule(Callback):
     def _apply(self, pl_module: TheWorldModule, step: int) -> None:
         stage = pl_module.schedule.stage(step)
         set_trainable(pl_module.world, stage.learning_rates.trained())
-        gemma = pl_module.world.gemma
-        if stage.activation_checkpointing:
-            gemma.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        elif self._checkpointing:
-            gemma.gradient_checkpointing_disable()
-        self._checkpointing = stage.activation_checkpointing
+        set_execution(pl_module.world, compiled=pl_module.compile_layers, recompute=stage.recompute)
 
 
 def stage_table(pl_module: TheWorldModule, step: int) -> Table:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import Gemma3TextConfig
 
 from theworld.types import PADDING_DOCUMENT, TokenType
 
@@ -38,41 +37,22 @@ def mask_mod(
         sliding_window: Window in tokens of a sliding layer, `None` for a global layer.
         bidirectional_world: Let the world tokens of one sample see each other in both directions.
     """
-    blocks = _blocks(document_ids, token_type_ids)  # (B, T)
+    blocks = runs(document_ids, token_type_ids)  # (B, T)
+    image, world = int(TokenType.IMAGE), int(TokenType.WORLD)  # torch.compile takes `tensor == enum` to be False
 
     def allowed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         same_block = blocks[b, q] == blocks[b, k]
-        visible = (k <= q) | (same_block & (token_type_ids[b, q] == TokenType.IMAGE))
+        visible = (k <= q) | (same_block & (token_type_ids[b, q] == image))
         if sliding_window is not None:
             visible = visible & (k > q - sliding_window)
         if bidirectional_world:
-            same_world = same_block & (token_type_ids[b, q] == TokenType.WORLD)
+            same_world = same_block & (token_type_ids[b, q] == world)
             if sliding_window is not None:
                 same_world = same_world & ((q - k).abs() < sliding_window)
             visible = visible | same_world
         return visible & (document_ids[b, q] == document_ids[b, k])
 
     return allowed
-
-
-def sdpa_masks(
-    document_ids: Tensor,
-    token_type_ids: Tensor,
-    config: Gemma3TextConfig,
-    *,
-    bidirectional_world: bool = False,
-) -> dict[str, Tensor]:
-    """The rule as `bool[B, 1, T, T]` for each kind of layer, the dictionary `Gemma3TextModel` takes."""
-    batch, length = document_ids.shape
-    index = torch.arange(length, device=document_ids.device)
-    b = torch.arange(batch, device=document_ids.device)[:, None, None, None]
-    windows = {"full_attention": None, "sliding_attention": config.sliding_window}
-    return {
-        kind: mask_mod(document_ids, token_type_ids, sliding_window=window, bidirectional_world=bidirectional_world)(
-            b, torch.zeros_like(b), index[None, None, :, None], index[None, None, None, :]
-        )  # (B, 1, T, T)
-        for kind, window in windows.items()
-    }
 
 
 def documents(input_ids: Tensor, document_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
@@ -89,16 +69,16 @@ def documents(input_ids: Tensor, document_ids: Tensor | None, attention_mask: Te
 def restarting_positions(document_ids: Tensor) -> Tensor:
     """int64[B, T] that count from 0 at the first token of every document."""
     index = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
-    starts = torch.where(_changes(document_ids), index, 0).cummax(dim=1).values
+    starts = torch.where(changes(document_ids), index, 0).cummax(dim=1).values
     return index - starts
 
 
-def _blocks(document_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+def runs(document_ids: Tensor, token_type_ids: Tensor) -> Tensor:
     """Number each maximal run of one token type in one document; int64[B, T]."""
-    return (_changes(document_ids) | _changes(token_type_ids)).cumsum(dim=1)
+    return (changes(document_ids) | changes(token_type_ids)).cumsum(dim=1)
 
 
-def _changes(values: Tensor) -> Tensor:
+def changes(values: Tensor) -> Tensor:
     """Where a value differs from the one before it (False at the start); bool[B, T]."""
     first = torch.zeros_like(values[:, :1], dtype=torch.bool)
     return torch.cat([first, values[:, 1:] != values[:, :-1]], dim=1)

@@ -1,0 +1,154 @@
+"""Every backend against the reference: outputs and gradients of one attention layer, and of the whole model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from theworld.models.attention.backends import check_backend
+from theworld.models.attention.flash import FlashLayout, flash_kernel, flash_layout
+from theworld.models.attention.flex import flex_kernel, flex_mask
+from theworld.models.attention.sdpa import sdpa_mask
+from theworld.types import PADDING_DOCUMENT, TokenType
+
+TEXT, IMAGE, WORLD = TokenType.TEXT, TokenType.IMAGE, TokenType.WORLD
+IMAGE_TOKENS = 4
+HEADS, KEY_HEADS, SIZE = 4, 2, 8
+
+
+def random_rows(generator: torch.Generator, *, rows: int, length: int, images: int) -> tuple[Tensor, Tensor]:
+    """document_ids and token_type_ids of packed rows: documents with world tokens, up to `images` images, padding."""
+    all_documents, all_types = [], []
+
+    def upto(high: int) -> int:
+        return int(torch.randint(1, high + 1, (), generator=generator))
+
+    for _ in range(rows):
+        documents: list[int] = []
+        types: list[int] = []
+        number = 0
+        while True:
+            one = [TEXT] + [WORLD] * upto(6)
+            for _ in range(upto(images + 1) - 1):
+                one += [TEXT] * upto(3) + [IMAGE] * IMAGE_TOKENS
+            one += [TEXT] * upto(5)
+            if len(documents) + len(one) > length:
+                break
+            documents += [number] * len(one)
+            types += one
+            number += 1
+        padding = length - len(documents)
+        all_documents.append(documents + [PADDING_DOCUMENT] * padding)
+        all_types.append(types + [TEXT] * padding)
+    return torch.tensor(all_documents), torch.tensor(all_types)
+
+
+def layout_of(documents: Tensor, types: Tensor, window: int | None, *, images: int = 2) -> FlashLayout:
+    return flash_layout(
+        documents,
+        types,
+        sliding_window=window,
+        num_images=int((types == IMAGE).sum()) // IMAGE_TOKENS,
+        image_tokens=IMAGE_TOKENS,
+        max_documents=documents.numel(),
+        images_per_document=images,
+    )
+
+
+def states(generator: torch.Generator, rows: int, length: int) -> list[Tensor]:
+    return [
+        torch.randn(rows, heads, length, SIZE, generator=generator, dtype=torch.float64, requires_grad=True)
+        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
+    ]
+
+
+def reference(qkv: list[Tensor], documents: Tensor, types: Tensor, window: int | None) -> Tensor:
+    mask = sdpa_mask(documents, types, sliding_window=window, bidirectional_world=False)
+    return scaled_dot_product_attention(*qkv, attn_mask=mask, scale=0.3, enable_gqa=True)
+
+
+@pytest.mark.parametrize("window", [None, 3, 9, 100])
+@pytest.mark.parametrize("images", [0, 1, 2])
+def test_flash_decomposition_equals_the_rule(window: int | None, images: int) -> None:
+    generator = torch.Generator().manual_seed(images)
+    for _ in range(4):
+        documents, types = random_rows(generator, rows=2, length=60, images=images)
+        qkv = states(generator, 2, 60)
+        expected = reference(qkv, documents, types, window)
+        found = flash_kernel(*qkv, layout_of(documents, types, window), scale=0.3)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        grad = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+        for ours, theirs in zip(
+            torch.autograd.grad(found, qkv, grad), torch.autograd.grad(expected, qkv, grad), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_flash_comparison_can_fail() -> None:
+    """Control: without the image step the same rows differ."""
+    generator = torch.Generator().manual_seed(0)
+    documents, types = random_rows(generator, rows=2, length=60, images=1)
+    qkv = states(generator, 2, 60)
+    blind = flash_kernel(*qkv, layout_of(documents, torch.zeros_like(types), None), scale=0.3)
+    difference = (blind - reference(qkv, documents, types, None)).abs().amax(dim=(1, 3))  # (B, T)
+    assert difference[types == IMAGE].max() > 0.1
+    assert difference[types != IMAGE].max() < 1e-10
+
+
+def test_moving_documents_keeps_every_shape() -> None:
+    """What would recompile: the layouts of two packings differ in values only."""
+    one = torch.tensor([[0] * 20 + [1] * 40]), torch.tensor([[TEXT] * 5 + [IMAGE] * 4 + [TEXT] * 51])
+    other = (
+        torch.tensor([[0] * 30 + [1] * 25 + [PADDING_DOCUMENT] * 5]),
+        torch.tensor([[TEXT] * 40 + [IMAGE] * 4 + [TEXT] * 16]),
+    )
+    layouts = [
+        flash_layout(*row, sliding_window=8, num_images=1, image_tokens=IMAGE_TOKENS, max_documents=6)
+        for row in (one, other)
+    ]
+    shapes = [[part.shape if isinstance(part, Tensor) else part for part in layout] for layout in layouts]
+    assert shapes[0] == shapes[1]
+    assert layouts[0].document_ends.tolist() == [0, 20, 60, 60, 60, 60, 60]
+    assert layouts[1].document_ends.tolist() == [0, 30, 55, 60, 60, 60, 60]
+    assert layouts[1].key_ends.tolist() == [[0, 30, 44, 60]]
+    assert layouts[1].image_ends.tolist() == [0, 0, 4, 4]
+
+
+def test_more_images_a_document_than_announced_is_an_error() -> None:
+    documents = torch.zeros(1, 20, dtype=torch.int64)
+    types = torch.tensor([[TEXT, *[IMAGE] * 4, TEXT, *[IMAGE] * 4, *[TEXT] * 10]])
+    with pytest.raises(RuntimeError, match="more than 1 images a document"):
+        layout_of(documents, types, None, images=1)
+    layout_of(documents, types, None, images=2)
+
+
+def test_more_documents_than_room_is_an_error() -> None:
+    documents = torch.arange(8)[None]
+    with pytest.raises(RuntimeError, match="more than 4 documents"):
+        flash_layout(
+            documents, torch.zeros_like(documents), sliding_window=None, num_images=0, image_tokens=4, max_documents=4
+        )
+
+
+@pytest.mark.parametrize("bidirectional_world", [False, True])
+@pytest.mark.parametrize("window", [None, 9])
+def test_flex_equals_the_rule(window: int | None, bidirectional_world: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    documents, types = random_rows(generator, rows=2, length=60, images=2)
+    qkv = [s.detach() for s in states(generator, 2, 60)]
+    rule = {"sliding_window": window, "bidirectional_world": bidirectional_world}
+    expected = scaled_dot_product_attention(
+        *qkv, attn_mask=sdpa_mask(documents, types, **rule), scale=0.3, enable_gqa=True
+    )
+    found = flex_kernel(*qkv, flex_mask(documents, types, **rule), scale=0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_unknown_and_unfit_backends_are_refused() -> None:
+    with pytest.raises(ValueError, match="found attention backend 'fast', expected one of"):
+        check_backend("fast", bidirectional_world=False)
+    with pytest.raises(ValueError, match="expected causal world tokens"):
+        check_backend("flash", bidirectional_world=True)
+    check_backend("flex", bidirectional_world=True)

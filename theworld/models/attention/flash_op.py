@@ -1,0 +1,159 @@
+"""One custom operator for both flash calls, so that compile, selective recompute and FLOP counts see one product.
+
+L tokens of a batch · H query heads · G key heads · d head size · the other letters as in `flash`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from theworld.models.attention.varlen import Sequences, Triple, varlen, varlen_backward
+
+
+@torch.library.custom_op("theworld::document_attention", mutates_args=())
+def document_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    document_ends: Tensor,
+    image_rows: Tensor,
+    image_ends: Tensor,
+    key_ends: Tensor,
+    image_round: Tensor,
+    length: int,
+    window: int,
+    scale: float,
+) -> Triple:
+    """Attention under the rule.
+
+    Args:
+        query: float[L, H, d].
+        key: float[L, G, d].
+        value: float[L, G, d].
+        document_ends: This and the next six are the fields of `FlashLayout`.
+        image_rows: See there.
+        image_ends: See there.
+        key_ends: See there.
+        image_round: See there.
+        length: See there.
+        window: See there.
+        scale: Of the scores.
+
+    Returns:
+        float[L, H, d]; log-sum-exp float32[H, L] of the causal step and float32[R, H, I·N] of the image step, which the
+        backward pass needs.
+    """
+    attended, lse = varlen(query, key, value, _causal(document_ends, length, window, scale))
+    image_lse = lse.new_empty(len(key_ends), lse.shape[0], len(image_rows))
+    if len(image_rows):
+        rows = query[image_rows]
+        seen = torch.zeros_like(rows)
+        for number, ends in enumerate(key_ends):
+            sequences = _image(image_ends, ends, len(rows), length, window, scale)
+            part, image_lse[number] = varlen(rows, key, value, sequences)
+            seen = torch.where((image_round == number)[:, None, None], part, seen)
+        attended = attended.index_copy(0, image_rows, seen)
+    return attended, lse, image_lse
+
+
+@torch.library.custom_op("theworld::document_attention_backward", mutates_args=())
+def document_attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attended: Tensor,
+    lse: Tensor,
+    image_lse: Tensor,
+    document_ends: Tensor,
+    image_rows: Tensor,
+    image_ends: Tensor,
+    key_ends: Tensor,
+    image_round: Tensor,
+    length: int,
+    window: int,
+    scale: float,
+) -> Triple:
+    """Gradients of query, key and value; `grad` is that of `attended`, the rest as in `document_attention`."""
+    causal = _causal(document_ends, length, window, scale)
+    causal_grad = grad.index_fill(0, image_rows, 0.0)  # those rows were overwritten
+    of_query, of_key, of_value = varlen_backward(causal_grad, query, key, value, attended, lse, causal)
+    if not len(image_rows):
+        return of_query, of_key, of_value
+    rows, rows_attended, rows_grad = query[image_rows], attended[image_rows], grad[image_rows]
+    for number, ends in enumerate(key_ends):
+        mine = rows_grad * (image_round == number)[:, None, None]
+        sequences = _image(image_ends, ends, len(rows), length, window, scale)
+        more = varlen_backward(mine, rows, key, value, rows_attended, image_lse[number], sequences)
+        of_query = of_query.index_add(0, image_rows, more[0])
+        of_key, of_value = of_key + more[1], of_value + more[2]
+    return of_query, of_key, of_value
+
+
+def _causal(document_ends: Tensor, length: int, window: int, scale: float) -> Sequences:
+    return Sequences(
+        query_ends=document_ends,
+        key_ends=document_ends,
+        max_queries=length,
+        max_keys=length,
+        window=(window - 1 if window > 0 else -1, 0),
+        scale=scale,
+    )
+
+
+def _image(image_ends: Tensor, key_ends: Tensor, num_rows: int, length: int, window: int, scale: float) -> Sequences:
+    return Sequences(
+        query_ends=image_ends,
+        key_ends=key_ends,
+        max_queries=num_rows,
+        max_keys=length,
+        window=(window - 1 if window > 0 else -1, -1),
+        scale=scale,
+    )
+
+
+@document_attention.register_fake
+def _(query: Tensor, *inputs: Any) -> Triple:
+    image_rows, key_ends = inputs[3], inputs[5]
+    lse = query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
+    image_lse = query.new_empty((key_ends.shape[0], query.shape[1], image_rows.shape[0]), dtype=torch.float32)
+    return query.new_empty(query.shape), lse, image_lse
+
+
+@document_attention_backward.register_fake
+def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Triple:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> None:
+    *tensors, length, window, scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.sizes = length, window, scale
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    query, key, value, *layout, attended, lse, image_lse = ctx.saved_tensors
+    inputs = (grad.contiguous(), query, key, value, attended, lse, image_lse, *layout, *ctx.sizes)
+    return *document_attention_backward(*inputs), *[None] * 8
+
+
+document_attention.register_autograd(_backward, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.theworld.document_attention)
+def _forward_flops(query_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Products of the causal step, as if every document were as long as a row: an upper bound, as shapes alone tell."""
+    total, heads, size = query_shape
+    length, window = args[-3], args[-2]
+    seen = length / 2 if window <= 0 else min(window, length / 2)
+    return int(4 * total * seen * heads * size)
+
+
+@register_flop_formula(torch.ops.theworld.document_attention_backward)
+def _backward_flops(grad_shape: Any, query_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Flash recomputes the scores: two and a half times the forward pass."""
+    return int(2.5 * _forward_flops(query_shape, *args))

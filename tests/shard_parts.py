@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from theworld.data.index import Index
-from theworld.data.index_table import SCHEMA, IndexHeader, IndexSettings, SourceFile
+from theworld.data.indexing.index import Index
+from theworld.data.indexing.table import SCHEMA, IndexHeader, IndexSettings, SourceFile
 
 EXTENSIONS = (".jpg", ".png", ".JPEG", ".webp")
 

@@ -14,8 +14,8 @@ from tests.tiny import osd_row, write_osd
 from theworld import data_cli
 from theworld.cli import main
 from theworld.data.datamodule import OSDDataModule
-from theworld.data.formats import FORMATS
-from theworld.data.index import Index
+from theworld.data.indexing.index import Index
+from theworld.data.rows.formats import FORMATS
 from theworld.data.stores import FolderStore
 from theworld.training.module import TheWorldModule
 

@@ -21,12 +21,12 @@ from tests.tiny import (
     osd_row,
     write_osd,
 )
-from theworld.data.collator import pack, pad
-from theworld.data.images import load_image
-from theworld.data.index_build import build_index
-from theworld.data.osd import OSDRows
+from theworld.data.indexing.build import build_index
+from theworld.data.packing.collator import pack, pad
+from theworld.data.pictures.images import load_image
+from theworld.data.pictures.regions import draw_regions, global_regions
 from theworld.data.processor import TheWorldProcessor
-from theworld.data.regions import draw_regions, global_regions
+from theworld.data.rows.osd import OSDRows
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore
 from theworld.types import IGNORE_INDEX

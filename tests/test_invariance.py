@@ -22,12 +22,12 @@ from tests.tiny import (
     osd_row,
     write_osd,
 )
-from theworld.data.collator import pack
-from theworld.data.index_build import build_index
-from theworld.data.loader import PlanLoader
-from theworld.data.mixture import Mixture, Source
-from theworld.data.osd import OSDRows
+from theworld.data.indexing.build import build_index
+from theworld.data.packing.collator import pack
+from theworld.data.packing.loader import PlanLoader
+from theworld.data.packing.mixture import Mixture, Source
 from theworld.data.processor import TheWorldProcessor
+from theworld.data.rows.osd import OSDRows
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore
 from theworld.types import Batch

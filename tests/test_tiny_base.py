@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from theworld.assets import TINY_BASE, resolve
-from theworld.data.collator import pack, pad
+from theworld.data.packing.collator import pack, pad
+from theworld.data.pictures.regions import draw_regions, global_regions
 from theworld.data.processor import TheWorldProcessor
-from theworld.data.regions import draw_regions, global_regions
 from theworld.data.synthetic.base_questions import pretrain_rows
 from theworld.data.synthetic.questions import QuestionDeck
 from theworld.data.synthetic.rows import Row, training_row

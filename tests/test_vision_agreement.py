@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import WORLD_SIDE, make_model
-from theworld.data.images import world_pixels
+from theworld.data.pictures.images import world_pixels
 
 
 @pytest.fixture(scope="module")

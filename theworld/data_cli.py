@@ -19,17 +19,17 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser
 
-from theworld.data.formats import format_named
-from theworld.data.index import Index
-from theworld.data.index_file import index_file
-from theworld.data.inspect import inspect_source, print_findings, write_findings
+from theworld.data.indexing.file import index_file
+from theworld.data.indexing.index import Index
+from theworld.data.inspection.findings import inspect_source, print_findings, write_findings
+from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
-from theworld.data.regions import RegionStyle
-from theworld.data.shard_store import ShardStore
-from theworld.data.shards import SHARD_BYTES, write_shards
+from theworld.data.rows.formats import format_named
+from theworld.data.shards.store import ShardStore
+from theworld.data.shards.tar_check import check_shards
+from theworld.data.shards.writer import SHARD_BYTES, write_shards
 from theworld.data.stores import FolderStore, RowStore
 from theworld.data.synthetic import SyntheticScenes
-from theworld.data.tar_check import check_shards
 from theworld.world_tokens import num_world_tokens
 
 

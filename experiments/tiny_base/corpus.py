@@ -18,9 +18,9 @@ from mentions import Facts, mention_arrays
 from PIL import Image
 from text_corpus import COLOUR_NUMBERS, KIND_NUMBERS, region_token_ids
 
-from theworld.data.images import world_pixels
+from theworld.data.pictures.images import world_pixels
+from theworld.data.pictures.regions import draw_regions, global_regions
 from theworld.data.processor import TheWorldProcessor
-from theworld.data.regions import draw_regions, global_regions
 from theworld.data.synthetic.base_questions import box_centre, pretrain_rows
 from theworld.data.synthetic.scenes import draw_scene, encode_jpeg
 from theworld.data.synthetic.truth import ObjectTruth, SceneTruth

@@ -4,9 +4,9 @@ import pytest
 
 from tests.tiny import make_image_processor, make_tokenizer, osd_row, write_osd
 from theworld.data.datamodule import OSDDataModule
-from theworld.data.index_build import build_index
-from theworld.data.osd import OSDRows
+from theworld.data.indexing.build import build_index
 from theworld.data.processor import TheWorldProcessor
+from theworld.data.rows.osd import OSDRows
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore
 

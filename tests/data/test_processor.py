@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import Gemma3Processor
 
 from tests.tiny import make_tokenizer
-from theworld.data.images import world_pixels
+from theworld.data.pictures.images import world_pixels
 from theworld.data.processor import TheWorldProcessor
 from theworld.types import IGNORE_INDEX, TokenType
 

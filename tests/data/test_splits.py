@@ -6,10 +6,10 @@ import fsspec
 import pytest
 import torch
 
-from theworld.data.index import Index
-from theworld.data.index_file import index_file
-from theworld.data.index_table import SourceFile
-from theworld.data.shards import write_shards
+from theworld.data.indexing.file import index_file
+from theworld.data.indexing.index import Index
+from theworld.data.indexing.table import SourceFile
+from theworld.data.shards.writer import write_shards
 from theworld.data.splits import SourceConfig, check_cache
 from theworld.data.stores import FolderStore
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from theworld.data.index_build import build_index
+from theworld.data.indexing.build import build_index
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore, ImageFolder
 

@@ -8,14 +8,14 @@ from typing import Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from theworld.data.loader import FixedLoader, LoaderState, PlanLoader
-from theworld.data.mixture import Mixture
-from theworld.data.node_cache import CACHE_BYTES, CACHE_FOLDER
-from theworld.data.packed_rows import PackedRows
-from theworld.data.plan import plan
+from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader
+from theworld.data.packing.mixture import Mixture
+from theworld.data.packing.packed_rows import PackedRows
+from theworld.data.packing.plan import plan
+from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
-from theworld.data.regions import RegionStyle
 from theworld.data.samples import OSDSamples, Prompts
+from theworld.data.shards.node_cache import CACHE_BYTES, CACHE_FOLDER
 from theworld.data.splits import SourceConfig, SourceOpener, check_cache, check_sources, mixture
 from theworld.data.synthetic import SyntheticScenes
 from theworld.types import Batch, PromptBatch

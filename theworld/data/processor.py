@@ -23,9 +23,9 @@ from transformers import AutoTokenizer, Gemma3ImageProcessorPil, PreTrainedToken
 from transformers.utils import cached_file
 
 from theworld.assets import resolve
-from theworld.data.images import world_pixels
-from theworld.data.regions import Turn
-from theworld.data.vision_pixels import VisionPixels
+from theworld.data.pictures.images import world_pixels
+from theworld.data.pictures.regions import Turn
+from theworld.data.pictures.vision_pixels import VisionPixels
 from theworld.types import IGNORE_INDEX, Sample, TokenType
 
 START_OF_TURN = "<start_of_turn>"

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from theworld.data.formats import format_named
-from theworld.data.index import Index
-from theworld.data.index_build import build_index
-from theworld.data.index_header import make_header, refuse_other
-from theworld.data.mixture import Mixture, Source
-from theworld.data.osd import OSDRows
+from theworld.data.indexing.build import build_index
+from theworld.data.indexing.header import make_header, refuse_other
+from theworld.data.indexing.index import Index
+from theworld.data.packing.mixture import Mixture, Source
+from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
-from theworld.data.regions import RegionStyle
+from theworld.data.rows.formats import format_named
+from theworld.data.rows.osd import OSDRows
 from theworld.data.samples import OSDSamples
-from theworld.data.shard_store import ShardStore
+from theworld.data.shards.store import ShardStore
 from theworld.data.stores import FolderStore, RowStore
 
 

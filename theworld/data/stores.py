@@ -8,9 +8,9 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from theworld.data.faults import MISSING_IMAGE, TOO_LARGE, RowError
-from theworld.data.images import MAX_IMAGE_BYTES
-from theworld.data.index import Index
+from theworld.data.indexing.index import Index
+from theworld.data.pictures.images import MAX_IMAGE_BYTES
+from theworld.data.rows.faults import MISSING_IMAGE, TOO_LARGE, RowError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -21,11 +21,11 @@ import threading
 import time
 from pathlib import Path
 
-from theworld.data.index import Index
-from theworld.data.index_file import index_file
-from theworld.data.json_rows import row_spans
-from theworld.data.osd import OSDFormat
+from theworld.data.indexing.file import index_file
+from theworld.data.indexing.index import Index
 from theworld.data.processor import TheWorldProcessor
+from theworld.data.rows.json_rows import row_spans
+from theworld.data.rows.osd import OSDFormat
 
 PARSED_BYTES = 500e6
 

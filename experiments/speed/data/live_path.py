@@ -25,16 +25,16 @@ from PIL import Image
 from torch import Tensor
 from transformers import Gemma3ImageProcessorPil
 
-from theworld.data.collator import pack
-from theworld.data.images import load_image
-from theworld.data.index import Index
-from theworld.data.index_file import index_file
-from theworld.data.loader import FixedLoader
-from theworld.data.memory import keep_freed_memory
-from theworld.data.packed_rows import PackedRows
-from theworld.data.plan import plan
+from theworld.data.indexing.file import index_file
+from theworld.data.indexing.index import Index
+from theworld.data.packing.collator import pack
+from theworld.data.packing.loader import FixedLoader
+from theworld.data.packing.memory import keep_freed_memory
+from theworld.data.packing.packed_rows import PackedRows
+from theworld.data.packing.plan import plan
+from theworld.data.pictures.images import load_image
+from theworld.data.pictures.regions import draw_regions, global_regions
 from theworld.data.processor import TheWorldProcessor
-from theworld.data.regions import draw_regions, global_regions
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore
 from theworld.types import Sample

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from theworld.data.plan import plan
+from theworld.data.packing.plan import plan
 
 BUDGETS = (9600, 9728, 12288, 14336, 19200)
 SAMPLES_PER_SHARD = 3300

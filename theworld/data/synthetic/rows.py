@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from theworld.data.masks import Rle
+from theworld.data.pictures.masks import Rle
 from theworld.data.synthetic.questions import MASK, QuestionDeck, RegionQuestion
 from theworld.data.synthetic.truth import SceneTruth
 

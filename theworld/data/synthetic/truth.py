@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theworld.data.masks import Rle, decode_rle
+from theworld.data.pictures.masks import Rle, decode_rle
 from theworld.data.synthetic.camera import Camera, Vector
 
 

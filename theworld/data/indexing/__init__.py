@@ -1,0 +1,1 @@
+"""The index: every row checked and counted once, before training."""

@@ -1,0 +1,1 @@
+"""What an index and its samples look like, for a person."""

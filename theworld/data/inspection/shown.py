@@ -1,0 +1,56 @@
+"""A row as the model is shown it: its kept turns with region names, and its image with the regions drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from theworld.data.indexing.index import Index
+from theworld.data.pictures.images import load_image
+from theworld.data.pictures.regions import Region, RegionStyle, Turn, draw_regions, global_regions
+from theworld.data.rows.row import RowFormat
+from theworld.data.stores import RowStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What is encoded of a row, and what `data inspect` shows.
+
+    Attributes:
+        id: The row's name.
+        turns: The kept turns, with `Region [g]` names.
+        regions: The regions that these turns mention, which are those drawn.
+        image: RGB, with the regions drawn on it.
+    """
+
+    id: str
+    turns: tuple[Turn, ...]
+    regions: tuple[Region, ...]
+    image: Image.Image
+
+
+def show_row(
+    store: RowStore, index: Index, number: int, *, row_format: RowFormat, region_style: RegionStyle = "box"
+) -> Shown:
+    """Read one row and draw it.
+
+    Args:
+        store: Where rows and images come from.
+        index: The index of the source; says how many turns are kept.
+        number: Row number in the source.
+        row_format: How the JSON of a row is understood.
+        region_style: How regions are drawn.
+
+    Raises:
+        ValueError: The row or its image is not what was indexed.
+        OSError: It cannot be read at the moment.
+    """
+    where = f"{store.name}, row {number}"
+    row = row_format.parse(store.row_bytes(number), number=number, where=where)
+    kept = int(index.kept_turns[number])
+    named, regions = global_regions(row.turns, row.boxes, row.rles)
+    mentioned = tuple(region for region in regions if region.first_turn < kept)
+    name = f"{where}, id {row.id!r}, {index.text('image', number)}"
+    image = draw_regions(load_image(store.image_bytes(number), name), mentioned, style=region_style)
+    return Shown(id=row.id, turns=named[:kept], regions=mentioned, image=image)

@@ -1,0 +1,230 @@
+"""Loaders: planned packed rows with exact resume for training; anything in fixed order for validation and test.
+
+None of them is a `DataLoader`, so Lightning leaves their sharding alone: a rank's share follows from the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypedDict, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from theworld import __version__
+from theworld.data.packing.memory import keep_freed_memory
+from theworld.data.packing.mixture import Mixture, Samples, as_mixture
+from theworld.data.packing.packed_rows import PackedRows
+from theworld.data.packing.plan import Plan, plan
+from theworld.types import Batch
+
+_Item = TypeVar("_Item")
+
+
+class LoaderState(TypedDict):
+    """Position and fingerprints of a `PlanLoader`: plain numbers, text and dictionaries, the same on every rank."""
+
+    epoch: int
+    step: int
+    unfinished_micro_batches: int
+    plan_sha256: str
+    made_with: str
+    settings: dict[str, object]
+
+
+class FixedLoader(Generic[_Item]):
+    """The items of a data set in order, from the first one on at every pass (validation and test).
+
+    Args:
+        dataset: Whole batches.
+        num_workers: Worker processes; 0 reads in this process.
+    """
+
+    def __init__(self, dataset: Dataset[_Item], *, num_workers: int = 0):
+        self.batches = _in_order(dataset, num_workers)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[_Item]:
+        return iter(self.batches)
+
+
+class PlanLoader:
+    """A rank's share of the planned rows of training, epoch after epoch, resumable at every optimizer step.
+
+    A batch counts as consumed when it is handed out, and the epoch advances with its last batch: Lightning never
+    asks for the one after, and saves its checkpoints in between. Iterating continues from the current position.
+
+    A sample that cannot be read is replaced by a zero-loss one and noted in `Batch.failed`.
+
+    Args:
+        samples: The samples of one source, or a mixture.
+        budget: Tokens of a packed row.
+        micro_batches_per_step: Rows of an optimizer step, over all ranks and all accumulation.
+        seed: Seed of the plan.
+        rank: This process; it takes rows `rank`, `rank + world_size`, ... of every step.
+        world_size: Number of processes; must divide `micro_batches_per_step`.
+        num_workers: Worker processes; 0 reads in this process.
+        max_images: Most images of a packed row; None for any number.
+        window: Shards that are shuffled together; None shuffles everything.
+
+    Attributes:
+        epoch: Epoch of the next batch.
+        plan: Plan of that epoch.
+    """
+
+    def __init__(
+        self,
+        samples: Samples | Mixture,
+        *,
+        budget: int,
+        micro_batches_per_step: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        max_images: int | None = None,
+        window: int | None = None,
+    ):
+        if micro_batches_per_step % world_size:
+            raise ValueError(
+                f"micro_batches_per_step is {micro_batches_per_step}, expected a multiple of the {world_size} devices."
+            )
+        self.mixture = as_mixture(samples)
+        self.budget = budget
+        self.micro_batches_per_step = micro_batches_per_step
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.num_workers = num_workers
+        self.max_images = max_images
+        self.window = window
+        self.epoch = 0
+        self._num_steps: int | None = None
+        cycle = [self._plan(epoch) for epoch in range(self.mixture.cycle)]
+        self._num_steps = max(made.num_steps for made in cycle)
+        self.plan = cycle[0] if len(cycle) == 1 else self._plan(0)
+        self._consumed = 0
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch, the same in every epoch."""
+        return self.plan.num_steps * self._per_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows = PackedRows(
+            self.mixture,
+            self.plan,
+            rank=self.rank,
+            world_size=self.world_size,
+            first=self._consumed,
+            replace_failures=True,
+        )
+        for batch in _in_order(rows, self.num_workers):
+            self._consumed += 1
+            if self._consumed == len(self):
+                self.epoch += 1
+                self.plan = self._plan(self.epoch)
+                self._consumed = 0
+            yield batch
+
+    def state_dict(self) -> LoaderState:
+        """Position and fingerprints; the same on every rank."""
+        return {
+            "epoch": self.epoch,
+            "step": self._consumed // self._per_step,
+            "unfinished_micro_batches": self._consumed % self._per_step,
+            "plan_sha256": self.plan.sha256,
+            "made_with": _versions(),
+            "settings": self._settings(),
+        }
+
+    def load_state_dict(self, state_dict: LoaderState) -> None:
+        """Continue from a saved position, on any number of ranks.
+
+        Raises:
+            ValueError: Data, shares, weights, seed, budget or step size changed, or the state was saved in the middle
+                of a step.
+        """
+        epoch, step = state_dict["epoch"], state_dict["step"]
+        if state_dict["unfinished_micro_batches"]:
+            raise ValueError(
+                f"the checkpoint was saved in the middle of optimizer step {step} of epoch {epoch}, whose gradients "
+                "are lost; resume from a checkpoint saved after a step."
+            )
+        changed = _changes(state_dict["settings"], self._settings())
+        if not changed:
+            self.epoch, self.plan = epoch, self._plan(epoch)
+            if self.plan.sha256 != state_dict["plan_sha256"]:
+                changed = [f"the plan, made from the same data by {state_dict['made_with']}, now by {_versions()}"]
+        if changed:
+            raise ValueError(
+                f"cannot resume in the middle of the data, because these changed: {'; '.join(changed)}. "
+                "Restore them, or start a new run from the weights alone."
+            )
+        self._consumed = step * self._per_step
+
+    @property
+    def _per_step(self) -> int:
+        return self.micro_batches_per_step // self.world_size
+
+    def _plan(self, epoch: int) -> Plan:
+        mixture = self.mixture
+        numbers = mixture.epoch(epoch, seed=self.seed)
+        made = plan(
+            mixture.lengths[numbers],
+            images=mixture.num_images[numbers],
+            groups=None if mixture.groups is None else mixture.groups[numbers],
+            seed=self.seed,
+            epoch=epoch,
+            budget=self.budget,
+            micro_batches_per_step=self.micro_batches_per_step,
+            max_images=self.max_images,
+            window=self.window,
+            num_steps=self._num_steps,
+            base_epoch=epoch % mixture.cycle,
+        )
+        return made.renumbered(numbers)
+
+    def _settings(self) -> dict[str, object]:
+        """What a resumed run must find unchanged."""
+        return {
+            "seed": self.seed,
+            "budget": self.budget,
+            "micro_batches_per_step": self.micro_batches_per_step,
+            "max_images": self.max_images,
+            "window": self.window,
+            "sources": self.mixture.fingerprint(),
+        }
+
+
+def _changes(saved: Mapping[str, object], found: Mapping[str, object], prefix: str = "") -> list[str]:
+    """What differs, as `name (saved ..., now ...)`; by source for what is a source's."""
+    changes = []
+    for key in [*found, *(key for key in saved if key not in found)]:
+        before, now = saved.get(key), found.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            changes += _changes(before, now, "source " if key == "sources" else f"{prefix}{key!r} ")
+        elif before != now:
+            changes.append(f"{prefix}{key} (saved {_brief(before)}, now {_brief(now)})")
+    return changes
+
+
+def _brief(value: object) -> object:
+    return "present" if isinstance(value, Mapping) else value
+
+
+def _versions() -> str:
+    return f"theworld {__version__} with numpy {np.__version__}"
+
+
+def _in_order(dataset: Dataset[_Item], num_workers: int) -> DataLoader[_Item]:
+    """Already whole batches, so nothing is collated; page-locked when there is a GPU to copy them to."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=keep_freed_memory,
+    )

@@ -1,0 +1,95 @@
+"""A rank's rows of a plan as batches: what the worker processes of a loader read.
+
+B rows of a batch (1) · T tokens of a row
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from theworld.data.packing.collator import pack
+from theworld.data.packing.mixture import Mixture, Samples, as_mixture
+from theworld.data.packing.plan import Plan
+from theworld.data.packing.zero_loss import zero_loss_sample
+from theworld.types import Batch, FailedSample, Sample
+
+
+class PackedRows(Dataset[Batch]):
+    """Rows `rank`, `rank + world_size`, ... of every step of a plan, each with the target tokens of its whole step.
+
+    Args:
+        samples: The samples that the plan numbers.
+        plan: Which of them share a row.
+        rank: This process.
+        world_size: Number of processes; divides the plan's `micro_batches_per_step`.
+        first: This rank's rows of the plan to leave out, from the beginning.
+        replace_failures: Put a zero-loss sample of the same length in the place of one that cannot be read, and note
+            it in `Batch.failed`, so that rows, steps and ranks stay as planned. False raises.
+    """
+
+    def __init__(
+        self,
+        samples: Samples | Mixture,
+        plan: Plan,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        first: int = 0,
+        replace_failures: bool = False,
+    ):
+        self.mixture = as_mixture(samples)
+        self.plan = plan
+        self.rank = rank
+        self.world_size = world_size
+        self.first = first
+        self.replace_failures = replace_failures
+        targets: NDArray[np.generic] = self.mixture.targets
+        if self.mixture.weights is not None:
+            targets = self.mixture.targets * self.mixture.weights
+        self.step_target_tokens = plan.sums(targets)
+
+    def __len__(self) -> int:
+        return self.plan.num_steps * self._per_step - self.first
+
+    def __getitem__(self, number: int) -> Batch:
+        """The packed row.
+
+        Raises:
+            ValueError: A sample cannot be read and is not to be replaced.
+            OSError: Likewise.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} asked for, there are {len(self)}.")
+        step, own = divmod(self.first + number, self._per_step)
+        row = self.plan.row(step * self.plan.micro_batches_per_step + own * self.world_size + self.rank)
+        failed: list[FailedSample] = []
+        return pack(
+            [self._read(sample, failed) for sample in row.tolist()],
+            budget=self.plan.budget,
+            pad_token_id=self.mixture.processor.pad_token_id,
+            step_target_tokens=self.step_target_tokens[step].item(),
+            loss_weights=None if self.mixture.weights is None else self.mixture.weights[row].tolist(),
+            failed=failed,
+        )
+
+    @property
+    def _per_step(self) -> int:
+        return self.plan.micro_batches_per_step // self.world_size
+
+    def _read(self, number: int, failed: list[FailedSample]) -> Sample:
+        try:
+            return self.mixture[number]
+        except (ValueError, OSError) as error:
+            if not self.replace_failures:
+                raise
+            name = self.mixture.id(number)
+            targets = float(self.mixture.targets[number]) * self.mixture.loss_weight(number)
+            failed.append(FailedSample(id=name, reason=str(error), targets=targets))
+            return zero_loss_sample(
+                self.mixture.processor,
+                id=name,
+                length=int(self.mixture.lengths[number]),
+                images=int(self.mixture.num_images[number]),
+            )

@@ -1,0 +1,275 @@
+"""Which samples share a packed row, for a whole epoch, as a pure function of lengths and seed.
+
+The same call gives the same plan on every rank, on any number of ranks, and after a restart. Every sample occurs
+exactly once; the number of steps is the same in every epoch.
+
+S samples · R packed rows · G packed rows of an optimizer step
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theworld.data.packing.fill import pack_rows, split_rows
+
+_Ints = NDArray[np.int64]
+
+SPARE = 1000
+"""One row in so many is planned more than epoch 0 needs, so that later epochs, packed anew, fit as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One epoch: rows of sample numbers, in the order in which they are trained.
+
+    Attributes:
+        samples: int64[S], sample numbers, row after row.
+        starts: int64[R + 1], where each row begins in `samples`; the last entry is S.
+        micro_batches_per_step: Packed rows of one optimizer step, over all ranks and all accumulation.
+        budget: Tokens of a packed row.
+        fill_ratio: Share of all positions that hold a token.
+    """
+
+    samples: _Ints
+    starts: _Ints
+    micro_batches_per_step: int
+    budget: int
+    fill_ratio: float
+
+    @property
+    def num_rows(self) -> int:
+        """Packed rows of the epoch."""
+        return len(self.starts) - 1
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the epoch."""
+        return self.num_rows // self.micro_batches_per_step
+
+    @property
+    def bins(self) -> tuple[_Ints, ...]:
+        """Sample numbers of every row."""
+        return tuple(self.row(number) for number in range(self.num_rows))
+
+    def row(self, number: int) -> _Ints:
+        """Sample numbers of one row."""
+        return self.samples[self.starts[number] : self.starts[number + 1]]
+
+    def step(self, number: int) -> tuple[_Ints, ...]:
+        """The rows of one optimizer step."""
+        if not 0 <= number < self.num_steps:
+            raise IndexError(f"step {number} asked for, the plan has {self.num_steps} steps.")
+        first = number * self.micro_batches_per_step
+        return tuple(self.row(row) for row in range(first, first + self.micro_batches_per_step))
+
+    def sums(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Sum of `values[sample]` over the samples of each step: one entry a step."""
+        return np.add.reduceat(values[self.samples], self.starts[: -1 : self.micro_batches_per_step])
+
+    def renumbered(self, numbers: _Ints) -> Plan:
+        """The same rows with sample `i` called `numbers[i]`."""
+        return replace(self, samples=numbers[self.samples])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the rows, to notice a changed plan when a run is resumed."""
+        digest = hashlib.sha256(np.array([self.budget, self.micro_batches_per_step, self.num_rows]).tobytes())
+        digest.update(self.starts.tobytes())
+        digest.update(self.samples.tobytes())
+        return digest.hexdigest()
+
+
+def plan(
+    lengths: Sequence[int] | _Ints,
+    *,
+    images: Sequence[int] | _Ints | None = None,
+    groups: Sequence[int] | _Ints | None = None,
+    seed: int,
+    epoch: int,
+    budget: int,
+    micro_batches_per_step: int,
+    max_images: int | None = None,
+    window: int | None = None,
+    shuffle: bool = True,
+    num_steps: int | None = None,
+    base_epoch: int = 0,
+) -> Plan:
+    """Pack every sample into rows of at most `budget` tokens and `max_images` images.
+
+    The samples are shuffled, packed (`fill`), and the rows are shuffled again. With a `window`, what
+    is shuffled first are the groups (the shards that samples lie in); then the samples of every `window` groups are
+    shuffled and packed among themselves, and rows stay within their window, so that shards are read one window after
+    another.
+
+    Lightning asks for the length of an epoch only once, so every epoch has as many rows as epoch 0 needs, rounded up to
+    whole steps; rows are split to make up the number. An epoch that needs more takes epoch 0's rows in its own order.
+
+    Args:
+        lengths: Tokens of each sample.
+        images: Images of each sample; needed with `max_images`.
+        groups: Group of each sample, such as its shard; needed with `window`.
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+        budget: Tokens of a packed row.
+        micro_batches_per_step: Packed rows of one optimizer step (all ranks and all accumulation).
+        max_images: Most images of a packed row; None for any number.
+        window: Groups that are shuffled together; None shuffles everything.
+        shuffle: False packs in the given order and sorts rows by their first sample.
+        num_steps: Steps that the epoch must have; None for what `base_epoch` needs.
+        base_epoch: An earlier epoch with the same samples, in place of epoch 0.
+
+    Raises:
+        ValueError: A sample alone exceeds the budget or the images of a row, or there are too few samples for whole
+            steps.
+    """
+    sizes = np.asarray(lengths, dtype=np.int64)
+    counts = np.zeros_like(sizes) if images is None else np.asarray(images, dtype=np.int64)
+    _check(sizes, budget, micro_batches_per_step)
+    if max_images is not None:
+        _check_images(images, counts, max_images)
+    if window is not None:
+        _check_window(groups, window, len(sizes))
+
+    def packed(number: int) -> _Packed:
+        if not shuffle:
+            return _packed(sizes, counts, np.arange(len(sizes)), [0, len(sizes)], budget, max_images)
+        order, edges = _shuffled(len(sizes), groups, window, np.random.default_rng((seed, number, 0)))
+        return _packed(sizes, counts, order, edges, budget, max_images)
+
+    base = packed(base_epoch) if num_steps is None else None
+    if base is not None:
+        num_steps = _whole_steps(base.num_rows, len(sizes), micro_batches_per_step, shuffle)
+    assert num_steps is not None
+    rows = num_steps * micro_batches_per_step
+    made = packed(epoch) if base is None or (shuffle and epoch != base_epoch) else base
+    if made.num_rows > rows:
+        made = base or packed(base_epoch)
+    samples, starts = made.arranged(rows, np.random.default_rng((seed, epoch, 1)) if shuffle else None)
+    return Plan(
+        samples=samples,
+        starts=starts,
+        micro_batches_per_step=micro_batches_per_step,
+        budget=budget,
+        fill_ratio=float(sizes.sum() / (rows * budget)),
+    )
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Rows before they are split to whole steps and shuffled.
+
+    Attributes:
+        samples: int64[S], sample numbers, row after row.
+        starts: int64[R + 1], where each row begins in `samples`.
+        edges: Where each window begins in `samples`, and S.
+    """
+
+    samples: _Ints
+    starts: _Ints
+    edges: Sequence[int]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.starts) - 1
+
+    def arranged(self, rows: int, rng: np.random.Generator | None) -> tuple[_Ints, _Ints]:
+        """Samples and starts of exactly `rows` rows, windows and the rows in them shuffled; in order without `rng`."""
+        if self.num_rows > rows:
+            raise ValueError(f"found {self.num_rows} packed rows, expected at most {rows} from num_steps; raise it.")
+        starts = split_rows(self.starts, rows)
+        samples, lengths = self.samples, np.diff(starts)
+        if rng is None:
+            samples = samples[np.lexsort((samples, np.repeat(np.arange(rows), lengths)))]  # sorted within each row
+            order = np.argsort(samples[starts[:-1]])
+        else:
+            window = np.searchsorted(self.edges, starts[:-1], side="right") - 1
+            window = rng.permutation(len(self.edges) - 1)[window]
+            order = rng.permutation(rows)
+            order = order[np.argsort(window[order], kind="stable")]
+        lengths = lengths[order]
+        ends = np.cumsum(lengths)
+        places = np.repeat(starts[:-1][order] - (ends - lengths), lengths) + np.arange(len(samples))
+        return samples[places], np.concatenate([[0], ends])
+
+
+def _packed(
+    sizes: _Ints, images: _Ints, order: _Ints, edges: Sequence[int], budget: int, max_images: int | None
+) -> _Packed:
+    """The samples between any two neighbouring edges of `order`, packed among themselves."""
+    samples, starts = [], [np.zeros(1, dtype=np.int64)]
+    for first, last in pairwise(edges):
+        members = order[first:last]
+        places, begins = pack_rows(sizes[members], images[members], budget=budget, max_images=max_images)
+        samples.append(members[places])
+        starts.append(first + begins[1:])
+    return _Packed(np.concatenate(samples), np.concatenate(starts), edges)
+
+
+def _shuffled(
+    count: int, groups: Sequence[int] | _Ints | None, window: int | None, rng: np.random.Generator
+) -> tuple[_Ints, Sequence[int]]:
+    """Samples in random order, window after window; and where each window begins, and the number of samples."""
+    if window is None:
+        return rng.permutation(count), [0, count]
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    of_group = rng.permutation(len(names)) // window  # the window that each group falls into
+    order = rng.permutation(count)
+    order = order[np.argsort(of_group[group[order]], kind="stable")]
+    return order, [0, *np.cumsum(np.bincount(of_group[group])).tolist()]
+
+
+def _whole_steps(rows: int, samples: int, micro_batches_per_step: int, shuffle: bool) -> int:
+    """Steps that hold so many packed rows, and a few more for other epochs if the samples suffice."""
+    spare = rows // SPARE if shuffle else 0
+    steps = min(-(-(rows + spare) // micro_batches_per_step), samples // micro_batches_per_step)
+    if steps * micro_batches_per_step < rows:
+        raise ValueError(
+            f"found {rows} packed rows of {samples} samples, which cannot be split into whole steps of "
+            f"{micro_batches_per_step} rows, expected a sample for every row; raise token_budget so that rows can hold "
+            "two samples, or choose a micro_batches_per_step that divides the number of samples."
+        )
+    return steps
+
+
+def _check(sizes: _Ints, budget: int, micro_batches_per_step: int) -> None:
+    if micro_batches_per_step < 1:
+        raise ValueError(f"micro_batches_per_step is {micro_batches_per_step}, expected at least 1.")
+    if len(sizes) < micro_batches_per_step:
+        raise ValueError(
+            f"found {len(sizes)} samples, expected at least micro_batches_per_step={micro_batches_per_step}, one for "
+            "each packed row of a step; add samples or lower micro_batches_per_step."
+        )
+    if sizes.min() < 1:
+        raise ValueError(f"sample {int(sizes.argmin())} has length {int(sizes.min())}, expected at least 1 token.")
+    if sizes.max() > budget:
+        raise ValueError(
+            f"sample {int(sizes.argmax())} has {int(sizes.max())} tokens, expected at most the budget of {budget}; "
+            "raise token_budget or lower max_seq_length."
+        )
+
+
+def _check_images(images: Sequence[int] | _Ints | None, counts: _Ints, max_images: int) -> None:
+    if images is None or len(counts) == 0 or counts.min() < 0:
+        raise ValueError("max_images needs the number of images of each sample, 0 or more; pass images.")
+    if counts.max() > max_images:
+        raise ValueError(
+            f"sample {int(counts.argmax())} has {int(counts.max())} images, expected at most max_images={max_images} "
+            "of a packed row; raise max_images."
+        )
+
+
+def _check_window(groups: Sequence[int] | _Ints | None, window: int, samples: int) -> None:
+    if window < 1:
+        raise ValueError(f"window is {window}, expected at least 1 group (shard).")
+    if groups is None or len(groups) != samples:
+        raise ValueError(
+            f"found window={window} and the groups of {0 if groups is None else len(groups)} samples, expected the "
+            f"group (shard) of each of the {samples} samples; a window needs shards, leave it out for a folder."
+        )

@@ -1,0 +1,1 @@
+"""WebDataset tars: writing, checking, and reading them here or behind a URL."""

@@ -3,7 +3,7 @@
     theworld data synthetic --num_train=100
     theworld data index --rows=osd.json --images=openimages --output=osd.parquet --base=google/gemma-3-4b-it
     theworld data shard --index=osd.parquet --rows=osd.json --images=openimages --output=shards
-    theworld data inspect --index=shards/index.parquet --shards=shards --token_budget=12288 --output=look
+    theworld data inspect --index=shards/index.parquet --shards=shards --token_budget=14336 --output=look
 
 Each tool is a function whose arguments are its flags; `theworld data index --help` lists them.
 """

@@ -46,7 +46,7 @@ class OSDDataModule(LightningDataModule):
         world_image_size: Side of the world encoder's square input, in pixels.
         region_style: `box` outlines regions, `mask` tints them (needs `rle` in the rows).
         max_seq_length: Longest sample in tokens, placeholders included; trailing turns beyond it are dropped.
-        token_budget: Tokens of a packed row, at least `max_seq_length`.
+        token_budget: Tokens of a packed row, at least `max_seq_length`. The default holds three of OSD's samples.
         max_images_per_row: Most images of a packed row; None for any number.
         micro_batches_per_step: Packed rows of an optimizer step: devices x `accumulate_grad_batches`.
         shuffle_window: Shards that are shuffled together; None shuffles everything.
@@ -81,7 +81,7 @@ class OSDDataModule(LightningDataModule):
         world_image_size: int = 512,
         region_style: RegionStyle = "box",
         max_seq_length: int = 6144,
-        token_budget: int = 12288,
+        token_budget: int = 14336,
         max_images_per_row: int | None = None,
         micro_batches_per_step: int = 1,
         shuffle_window: int | None = None,

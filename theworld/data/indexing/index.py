@@ -1,7 +1,7 @@
 """What every row of a source weighs in tokens, where it lies, and which rows cannot be used, and why.
 
-The plan is made from an index, so nothing is dropped, cut or discovered later in silence. `build` (in memory) and `file`
-(on disk) make one; here it is read and asked.
+The plan is made from an index, so nothing is dropped, cut or discovered later in silence. `build` (in memory) and
+`file` (on disk) make one; here it is read and asked.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theworld.data.packing.fill import fill as packing
+from theworld.data.packing import fill as packing
 from theworld.data.packing.fill import pack_rows, split_rows
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from theworld.data.indexing.table import SourceFile
+from theworld.data.shards import node_cache
 from theworld.data.shards.node_cache import Block, CachedBytes, NodeCache
-from theworld.data.shards.writer import node_cache
 
 BLOCK = 1000
 KEPT = BLOCK + 4 * (4 + 1)  # of pages of 300 bytes

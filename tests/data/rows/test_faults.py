@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.data.png import chunks, write_grey
 from theworld.data.indexing.file import index_file
+from theworld.data.rows import json_array, json_rows
 from theworld.data.rows.faults import CODES
-from theworld.data.rows.row import json_array, json_rows
 
 BOXES = [[2, 3, 12, 20], [20, 10, 38, 28]]
 GOOD_RLE = {"size": [30, 40], "counts": [600, 10, 590]}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from theworld.data.rows import json_array, json_rows
 from theworld.data.rows.json_rows import JsonRows, row_spans
-from theworld.data.rows.row import json_array, json_rows
 
 _values = st.recursive(
     st.text(alphabet='ab"\\{}[],: \n\té') | st.integers() | st.booleans(),

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 SPACE = b" \t\r\n"
 
-MAX_ROW_BYTES = 64 << 20
-"""Longest row that is accepted; OSD's are some 30 kB."""
+MAX_ROW_BYTES = 16 << 20
+"""Longest row that is accepted: OSD's have some 35 kB, and parsing can take twenty times the memory of the text."""
 
 
 @dataclass(frozen=True, slots=True)

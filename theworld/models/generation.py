@@ -6,8 +6,11 @@ from torch import Tensor
 from transformers import Cache, GenerationMixin
 
 
-class WorldGeneration(GenerationMixin):
-    """`generate` for left-padded prompts with images and world frames."""
+class WorldGenerationMixin(GenerationMixin):
+    """`generate` for left-padded prompts with images and world frames.
+
+    transformers looks for `GenerationMixin` in the names of a model's bases, so this one ends in it.
+    """
 
     def prepare_inputs_for_generation(
         self,

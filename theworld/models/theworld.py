@@ -27,7 +27,7 @@ from theworld.models.configuration import ProjectionArchitecture, ProjectionMode
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.decoder import decode_live
 from theworld.models.fusion import fill_placeholders
-from theworld.models.generation import WorldGeneration
+from theworld.models.generation import WorldGenerationMixin
 from theworld.models.image_features import image_tokens
 from theworld.models.live_rows import LiveRows
 from theworld.models.losses import find_target_positions, target_cross_entropy
@@ -54,7 +54,7 @@ class TheWorldOutput(ModelOutput):
     past_key_values: Cache | None = None
 
 
-class TheWorld(PreTrainedModel, WorldGeneration):
+class TheWorld(PreTrainedModel, WorldGenerationMixin):
     """Gemma 3 with a world branch.
 
     Args:

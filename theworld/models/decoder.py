@@ -5,13 +5,33 @@ B rows of a batch · T tokens of a row · R live rows · D hidden size
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor
-from transformers import Gemma3TextModel
+from transformers import Cache, Gemma3TextModel
 
 from theworld.models.attention.backends import Mask
 from theworld.models.live_rows import LiveRows
+
+CACHE = "cache" if "cache" in inspect.signature(Gemma3TextModel.forward).parameters else "past_key_values"
+"""What transformers calls the cache: `past_key_values` before 5.24."""
+
+
+def decode(
+    decoder: Gemma3TextModel,
+    embeds: Tensor,
+    position_ids: Tensor | None,
+    mask: Tensor | dict[str, Mask] | None,
+    *,
+    cache: Cache | None,
+    use_cache: bool,
+) -> tuple[Tensor, Cache | None]:
+    """Hidden states of all rows, float[B, T, D], and the cache."""
+    decoded = decoder(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=position_ids, use_cache=use_cache, **{CACHE: cache}
+    )
+    return decoded.last_hidden_state, getattr(decoded, CACHE)
 
 
 def decode_live(
@@ -50,6 +70,5 @@ def decode_live(
             attention_mask=mask,
             position_embeddings=rotary[kind],
             position_ids=position_ids,
-            past_key_values=None,
         )
     return decoder.norm(hidden)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from transformers import Cache, GenerationMixin
 
+from theworld.models.decoder import CACHE
+
 
 class WorldGenerationMixin(GenerationMixin):
     """`generate` for left-padded prompts with images and world frames.
@@ -16,6 +18,7 @@ class WorldGenerationMixin(GenerationMixin):
         self,
         input_ids: Tensor,
         *,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool = True,
         is_first_iteration: bool = False,
@@ -27,13 +30,14 @@ class WorldGenerationMixin(GenerationMixin):
                 "found document_ids in generate, expected a left-padded batch of one document a row; pass "
                 "attention_mask=(document_ids != -1).long() instead"
             )
-        if past_key_values is not None and past_key_values.is_compileable:
+        cache = past_key_values if cache is None else cache
+        if cache is not None and cache.is_compileable:
             raise ValueError("found a static cache, expected a dynamic one; leave cache_implementation unset")
         prepared = super().prepare_inputs_for_generation(
             input_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             is_first_iteration=is_first_iteration,
+            **{CACHE: cache},
             **kwargs,
         )
         if use_cache and not is_first_iteration:

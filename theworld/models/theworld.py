@@ -25,7 +25,7 @@ from theworld.models.attention import backends
 from theworld.models.attention.rule import documents, restarting_positions
 from theworld.models.configuration import ProjectionArchitecture, ProjectionMode, TheWorldConfig
 from theworld.models.cosmos_encoder import CosmosEncoder
-from theworld.models.decoder import decode_live
+from theworld.models.decoder import decode, decode_live
 from theworld.models.fusion import fill_placeholders
 from theworld.models.generation import WorldGenerationMixin
 from theworld.models.image_features import image_tokens
@@ -44,13 +44,15 @@ class TheWorldOutput(ModelOutput):
         loss_sum: float32 scalar, summed cross-entropy of the targets.
         num_target_tokens: Targets of this batch.
         logits: float[B, T or fewer, vocabulary]; with labels only when `logits_to_keep` asks for them.
-        past_key_values: The cache, with `use_cache=True`.
+        cache: The cache, with `use_cache=True`.
+        past_key_values: The same under its name before transformers 5.24.
     """
 
     loss: Tensor | None = None
     loss_sum: Tensor | None = None
     num_target_tokens: int | None = None
     logits: Tensor | None = None
+    cache: Cache | None = None
     past_key_values: Cache | None = None
 
 
@@ -170,6 +172,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         target_weights: Tensor | None = None,
         live_rows: LiveRows | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor | None = None,
@@ -192,7 +195,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             target_weights: float32[M], what each target counts in the loss; default: 1.
             live_rows: The rows the last layers compute; default: all of them. Needs labels, and gives no cache.
             num_items_in_batch: Divisor of the loss; default: the targets of this batch.
-            past_key_values: Cache of the tokens before these.
+            cache: Cache of the tokens before these.
+            past_key_values: The same under its name before transformers 5.24.
             use_cache: Return the cache.
             logits_to_keep: Positions from the end (0: all), or an index of positions. Default: all without labels,
                 none with them.
@@ -200,7 +204,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         """
         mask: Tensor | dict[str, backends.Mask] | None
         masks_of = partial(self._masks, max_documents=backends.most_documents(input_ids.shape, self.config))
-        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+        cache = past_key_values if cache is None else cache
+        if cache is not None and cache.get_seq_length() > 0:
             if any(given is not None for given in (pixel_values, world_pixel_values, image_features, world_latents)):
                 raise ValueError("found images or frames with a filled cache, expected them in the first pass only")
             embeds, mask = self.get_input_embeddings()(input_ids), attention_mask  # (B, T, D)
@@ -218,14 +223,9 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         output = TheWorldOutput()
         decoder = self.gemma.model.language_model
         if live_rows is None:
-            decoded = decoder(
-                inputs_embeds=embeds,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=bool(use_cache),
-            )
-            hidden, output.past_key_values = decoded.last_hidden_state, decoded.past_key_values  # (B, T, D)
+            # (B, T, D)
+            hidden, cache = decode(decoder, embeds, position_ids, mask, cache=cache, use_cache=bool(use_cache))
+            output.cache = output.past_key_values = cache
         elif not isinstance(mask, dict) or position_ids is None:
             raise ValueError("found live_rows with a filled cache, expected them in training only")
         else:

@@ -25,7 +25,7 @@ from theworld.models.attention import backends
 from theworld.models.attention.rule import documents, restarting_positions
 from theworld.models.configuration import ProjectionArchitecture, ProjectionMode, TheWorldConfig
 from theworld.models.cosmos_encoder import CosmosEncoder
-from theworld.models.decoder import decode, decode_live
+from theworld.models.decoder import CACHE, decode, decode_live
 from theworld.models.fusion import fill_placeholders
 from theworld.models.generation import WorldGenerationMixin
 from theworld.models.image_features import image_tokens
@@ -44,16 +44,17 @@ class TheWorldOutput(ModelOutput):
         loss_sum: float32 scalar, summed cross-entropy of the targets.
         num_target_tokens: Targets of this batch.
         logits: float[B, T or fewer, vocabulary]; with labels only when `logits_to_keep` asks for them.
-        cache: The cache, with `use_cache=True`.
-        past_key_values: The same under its name before transformers 5.24.
+        cache: The cache, with `use_cache=True`; `past_key_values` with transformers before 5.24.
     """
 
     loss: Tensor | None = None
     loss_sum: Tensor | None = None
     num_target_tokens: int | None = None
     logits: Tensor | None = None
-    cache: Cache | None = None
-    past_key_values: Cache | None = None
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None
 
 
 class TheWorld(PreTrainedModel, WorldGenerationMixin):
@@ -219,13 +220,12 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             embeds = fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world")
             mask = masks_of(document_ids, types, num_images=len(images))
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
-
         output = TheWorldOutput()
         decoder = self.gemma.model.language_model
         if live_rows is None:
-            # (B, T, D)
             hidden, cache = decode(decoder, embeds, position_ids, mask, cache=cache, use_cache=bool(use_cache))
-            output.cache = output.past_key_values = cache
+            if cache is not None:
+                output[CACHE] = cache
         elif not isinstance(mask, dict) or position_ids is None:
             raise ValueError("found live_rows with a filled cache, expected them in training only")
         else:

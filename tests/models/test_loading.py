@@ -223,6 +223,8 @@ def test_export_that_lacks_a_weight(tmp_path):
         ({}, {"cosmos_model": "somewhere"}, "cosmos_model='somewhere' for the export"),
         ({}, {"world_projection_mode": "channel"}, "world_projection_mode='channel', expected 'spatial'"),
         ({}, {"projection_architecture": "linear"}, "projection_architecture='linear', expected 'mlp'"),
+        ({}, {"world_image_size": 32}, "world_image_size=32, expected 16, which .* was trained with"),
+        ({}, {"bidirectional_world": True}, "bidirectional_world=True, expected False"),
     ],
 )
 def test_export_refused(tmp_path, edits, settings, message):
@@ -232,9 +234,9 @@ def test_export_refused(tmp_path, edits, settings, message):
         TheWorld.from_pretrained(tmp_path, **settings)
 
 
-def test_export_options_can_be_overridden(tmp_path):
-    make_model().save_pretrained(tmp_path)
-    model = TheWorld.from_pretrained(tmp_path, bidirectional_world=True, world_image_size=32)
-    assert model.config.bidirectional_world
-    assert model.config.num_world_tokens == 16
-    assert TheWorld.from_pretrained(tmp_path).config.num_world_tokens == 4
+def test_an_export_keeps_what_it_was_trained_with(tmp_path):
+    make_model(bidirectional_world=True).save_pretrained(tmp_path)
+    for settings in ({}, {"bidirectional_world": True, "world_image_size": 16}):
+        config = TheWorld.from_pretrained(tmp_path, **settings).config
+        assert config.bidirectional_world
+        assert config.num_world_tokens == 4

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from theworld.data.indexing.index import Index
-from theworld.data.inspection.shown import show_row
 from theworld.data.packing.collator import pad
 from theworld.data.pictures.regions import RegionStyle, global_regions
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.rows.osd import OSDFormat
 from theworld.data.rows.row import RowFormat
+from theworld.data.shown import show_row
 from theworld.data.stores import RowStore
 from theworld.types import IGNORE_INDEX, PromptBatch, Question, Sample
 

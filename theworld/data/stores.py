@@ -1,4 +1,4 @@
-"""Where the bytes of rows and images come from: a JSON file and an image folder here, tar shards in `shard_store`."""
+"""Where the bytes of rows and images come from: a JSON file and an image folder here, tar shards in `shards`."""
 
 from __future__ import annotations
 

@@ -35,7 +35,14 @@ _READING = {
     "output_loading_info": True,
 }
 """How transformers reads weights, of a base or an export: no pickles, no code of others, and an account of the keys."""
-_FIXED_BY_WEIGHTS = ("world_projection_mode", "projection_architecture")
+_TRAINED_WITH = (
+    "world_projection_mode",
+    "projection_architecture",
+    "world_image_size",
+    "num_world_steps",
+    "bidirectional_world",
+)
+"""Settings an export keeps: with another value its weights would read something they were not trained on."""
 
 logger = logging.getLogger(__name__)
 
@@ -144,10 +151,10 @@ def _export_config(path: str, stored: dict[str, object], enable_world: bool, opt
     if enable_world and not stored["enable_world"]:
         raise ValueError(f"{path} was exported without a world branch; load it with enable_world=False")
     for name, wanted in options.items():
-        if name in _FIXED_BY_WEIGHTS and wanted != stored[name]:
+        if name in _TRAINED_WITH and wanted != stored[name]:
             raise ValueError(
-                f"found {name}={wanted!r}, expected {stored[name]!r}, which the projector in {path} was trained with; "
-                f"leave {name} out"
+                f"found {name}={wanted!r}, expected {stored[name]!r}, which {path} was trained with; leave {name} out, "
+                f"or give it that value (model.{name} in a config)"
             )
     return TheWorldConfig.from_dict(stored | dict(options) | {"enable_world": enable_world})
 

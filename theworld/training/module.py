@@ -113,8 +113,7 @@ class TheWorldModule(LightningModule):
     def configure_model(self) -> None:
         """Load the model once. What any stage trains is marked as trainable here, before a strategy wraps it."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        if fitting:
-            self._check_precision()
+        self._check_precision(fitting=fitting)
         if self.model is None:
             self.model = TheWorld.from_pretrained(
                 self.base,
@@ -238,14 +237,15 @@ class TheWorldModule(LightningModule):
         promote(self.world, self.schedule.groups)
         self._progress_unit.load(cast(UnitState | None, checkpoint.get("progress_unit")))
 
-    def _check_precision(self) -> None:
+    def _check_precision(self, *, fitting: bool) -> None:
         """What trains is float32; beside bfloat16 weights it needs autocast, and no plugin may cast it down."""
         precision = self.trainer.precision
         allowed = ("bf16-mixed",) if self.load_dtype == torch.bfloat16 else ("32-true", "bf16-mixed")
         if precision not in allowed:
+            why = "what trains is kept in float32" if fitting else "images come in float32"
             raise ValueError(
                 f"found trainer.precision={precision} with weights loaded as {self.load_dtype}, expected "
-                f"{' or '.join(allowed)}: what trains is kept in float32; change trainer.precision or model.dtype"
+                f"{' or '.join(allowed)}: {why}; change trainer.precision or model.dtype"
             )
 
     def _check_against_processor(self) -> None:

@@ -1,6 +1,6 @@
 """One row's JSON to its entry in the index: everything that could go wrong later is looked for here, once.
 
-Each fault and what becomes of it is told by its test, `tests/data/test_faults.py`.
+Each fault and what becomes of it is told by its test, `tests/data/rows/test_faults.py`.
 """
 
 from __future__ import annotations

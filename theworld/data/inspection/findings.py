@@ -19,11 +19,11 @@ from theworld.data.indexing.index import Index
 from theworld.data.inspection.contact_sheet import Card, contact_sheet
 from theworld.data.inspection.histograms import histograms
 from theworld.data.inspection.page import render_page
-from theworld.data.inspection.shown import Shown, show_row
 from theworld.data.packing.plan import plan
 from theworld.data.pictures.regions import RegionStyle
 from theworld.data.rows.faults import OK
 from theworld.data.rows.row import RowFormat
+from theworld.data.shown import Shown, show_row
 from theworld.data.stores import RowStore
 
 EXAMPLES = 3

@@ -10,7 +10,6 @@ Each tool is a function whose arguments are its flags; `theworld data index --he
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -41,7 +40,10 @@ def data_tool(args: Sequence[str]) -> None:
     try:
         _generate(tool(**arguments)) if isinstance(tool, type) else tool(**arguments)
     except (ValueError, OSError) as error:
-        sys.exit(f"theworld data {settings.tool}: {error}")
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        sys.exit(f"theworld data {settings.tool}: {error}{notes}")
+    except KeyboardInterrupt:
+        sys.exit(f"theworld data {settings.tool}: interrupted; the same command goes on where it stopped.")
 
 
 def make_parser() -> ArgumentParser:
@@ -109,20 +111,21 @@ def index_rows(
         world_image_size=world_image_size,
         enable_world=enable_world,
     )
-    if restart:
-        shutil.rmtree(f"{output}.parts", ignore_errors=True)
     index = index_file(
         Path(rows).expanduser(),
         image_folder=Path(images).expanduser(),
-        output=output,
+        output=Path(output).expanduser(),
         processor=processor,
         row_format=row_format,
         max_seq_length=max_seq_length,
         region_style=region_style,
         num_workers=num_workers,
         check_images=check_images,
+        restart=restart,
     )
     print(index.summary())
+    if not len(index):
+        sys.exit(f"{output}: none of the rows can be used; `theworld data inspect` shows why.")
 
 
 def shard_rows(*, index: str, rows: str, images: str, output: str, shard_bytes: int = SHARD_BYTES) -> None:
@@ -137,7 +140,7 @@ def shard_rows(*, index: str, rows: str, images: str, output: str, shard_bytes: 
         output: Folder of the tars and of `index.parquet`.
         shard_bytes: Most bytes of a tar, unless one row is larger.
     """
-    made = Index.read(index)
+    made = Index.read(Path(index).expanduser())
     store = FolderStore(made, rows_path=Path(rows).expanduser(), image_folder=Path(images).expanduser())
     sharded = write_shards(store, made, Path(output).expanduser(), shard_bytes=shard_bytes)
     print(f"{len(sharded.header.shards)} shards and index.parquet in {output}")
@@ -171,7 +174,7 @@ def inspect_rows(
         seed: Seed of their choice and of the plan.
         verify: Read the shards from end to end, and name every row that is not as it was written.
     """
-    found = Index.read(index)
+    found = Index.read(Path(index).expanduser())
     if verify:
         if shards is None:
             raise ValueError("--verify reads shards from end to end, expected --shards; add it, or leave out --verify.")

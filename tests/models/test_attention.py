@@ -9,6 +9,7 @@ from transformers.models.gemma3.modeling_gemma3 import create_masks_for_vision_m
 
 from theworld.models.attention.rule import documents, mask_mod, restarting_positions
 from theworld.models.attention.sdpa import sdpa_mask
+from theworld.models.decoder import CACHE
 from theworld.types import PADDING_DOCUMENT, TokenType
 
 TEXT, IMAGE, WORLD = TokenType.TEXT, TokenType.IMAGE, TokenType.WORLD
@@ -61,9 +62,9 @@ def test_equal_to_transformers(side):
             config=text_config(),
             inputs_embeds=torch.empty(batch, length, 0),
             attention_mask=attention_mask,
-            past_key_values=None,
             position_ids=None,
             block_sequence_ids=get_block_sequence_ids_for_mask(types),
+            **{CACHE: None},
         )
         document_ids = documents(types, None, attention_mask)
         ours = sdpa_masks(document_ids, types, text_config())

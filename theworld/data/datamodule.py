@@ -56,7 +56,7 @@ class OSDDataModule(LightningDataModule):
         seed: Seed of the order and packing of the samples.
         test_batch_size: Most prompts of a test batch.
         skip_malformed: False stops at the first malformed row of a file without an index; True excludes such rows and
-            counts them, as an index does.
+            counts them. (Where a row is not even closed, only `theworld data index` finds the next one.)
     """
 
     def __init__(

@@ -69,7 +69,11 @@ class ImageFolder:
         if relative.suffix.lower() in EXTENSIONS:
             names.insert(0, filename)
         for name in names:
-            if (self._root / name).is_file():
+            try:
+                found = (self._root / name).is_file()
+            except OSError as error:  # a name longer than the file system takes, a folder one may not enter
+                raise RowError(MISSING_IMAGE, f"filename {filename[:80]!r} cannot be looked up ({error}).") from error
+            if found:
                 self._check_inside(name)
                 return name
         raise RowError(

@@ -48,6 +48,31 @@ def make(source, processor, tmp_path):
     return run
 
 
+def test_an_output_that_is_something_else_is_never_written_over(make, source, tmp_path):
+    rows, _ = source
+    before = rows.read_bytes()
+    with pytest.raises(ValueError, match="exists and is no index"):
+        make(rows)
+    assert rows.read_bytes() == before
+    with pytest.raises(ValueError, match="is a folder, expected the name of a parquet file"):
+        make(tmp_path)
+    make()
+    make()  # an index may be made anew
+
+
+def test_restart_throws_parts_away_but_not_those_of_a_run_at_work(make, monkeypatch, tmp_path):
+    other = PartsFolder(tmp_path / "a.parquet.parts")
+    other.claim({"of": "another"})
+    with pytest.raises(ValueError, match="another process is making this index"):
+        make(restart=True)
+    assert (other.path / "facts.json").exists()
+    other.release()
+    with pytest.raises(ValueError, match="these changed"):
+        make()
+    assert len(make(restart=True).table) == ROWS
+    assert not other.path.exists()
+
+
 def test_equals_the_index_in_memory(make, source, processor, tmp_path):
     index = make()
     path, images = source

@@ -128,8 +128,11 @@ def test_masks_tint_and_outline():
 
 
 def test_boxes_are_clipped_and_outsiders_refused():
-    assert check_box((-5.0, -5.0, 10.0, 200.0), (40, 30)) == (0, 0, 9, 29)
-    assert check_box((39.0, 29.0, 60.0, 60.0), (40, 30)) == (39, 29, 39, 29)
+    assert check_box((-5.0, -5.0, 10.0, 37.5), (40, 30)) == (0, 0, 9, 29)
+    assert check_box((39.0, 29.0, 50.0, 36.0), (40, 30)) == (39, 29, 39, 29)
+    for box in ((-5.0, -5.0, 10.0, 38.0), (20.0, 10.0, 3800.0, 2800.0), (-11.0, 0.0, 12.0, 20.0)):
+        with pytest.raises(ValueError, match=r"reaches \d+% beyond its 40 x 30 image.* in the pixels of another size"):
+            check_box(box, (40, 30))
     for box in ((40.0, 0.0, 60.0, 10.0), (5.0, 5.0, 5.0, 9.0), (9.0, 5.0, 5.0, 9.0), (-9.0, -9.0, -1.0, -1.0)):
         with pytest.raises(ValueError, match="covers less than a pixel of its 40 x 30 image"):
             draw_regions(Image.new("RGB", (40, 30)), _regions([box]))

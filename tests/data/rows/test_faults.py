@@ -113,6 +113,12 @@ ROWS = {
     ),
     "duplicate id": ({"id": "row-0"}, "duplicate id", "row 1 has the id of row 0"),
     "no filename": ({"filename": None}, "malformed", "key 'filename' is missing"),
+    "name longer than a file's": ({"filename": "x" * 300}, "missing image", "cannot be looked up .*too long"),
+    "box in another image's pixels": (
+        {"bbox": [[2, 3, 1200, 900], BOXES[1]]},
+        "bad region",
+        "beyond its 40 x 30 image",
+    ),
     "path out of the folder": ({"filename": "../img0"}, "missing image", "plain path below the image folder"),
     "infinite box": ({"bbox": [[2, 3, 12, float("inf")], BOXES[1]]}, "malformed", "Infinity is no JSON number"),
     "RLE of another size": ({"rle": [GOOD_RLE, {"size": [40, 30], "counts": [1200]}]}, "bad mask", r"\[40, 30\], exp"),

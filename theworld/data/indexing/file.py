@@ -45,6 +45,7 @@ def index_file(
     region_style: RegionStyle = "box",
     num_workers: int | None = None,
     check_images: bool = True,
+    restart: bool = False,
     progress: bool = True,
 ) -> Index:
     """Check every row of a file and write its index; a run that was interrupted goes on where it stopped.
@@ -61,13 +62,15 @@ def index_file(
         region_style: `mask` checks every mask's runs too; `box` only that masks have the image's size.
         num_workers: Worker processes besides this one; 0 works in this one, None takes one a CPU.
         check_images: Decode every image to find damaged ones; False hashes them and reads their headers.
+        restart: Throw away what an interrupted run has finished.
         progress: Show a progress bar.
 
     Raises:
-        ValueError: No such file or folder, no rows, other settings than those of the interrupted run, another run at
-            work on the same output, or a file that changed meanwhile.
+        ValueError: An output that is something else already, no such file or folder, no rows, other settings than those
+            of the interrupted run, another run at work on the same output, or a file that changed meanwhile.
     """
     rows_path, output = Path(rows_path), Path(output)
+    _check_output(output)
     work = Work(
         rows_path=rows_path,
         image_folder=Path(image_folder),
@@ -86,7 +89,7 @@ def index_file(
     )
     folder = PartsFolder(work.parts)
     try:
-        folder.claim(_facts(header, image_folder, check_images))
+        folder.claim(_facts(header, image_folder, check_images), restart=restart)
         digest = hashlib.sha256()
         count = _make_parts(work, folder, digest.update, num_workers=num_workers, progress=progress)
         header = replace(header, source=replace(source, sha256=digest.hexdigest()))
@@ -101,6 +104,19 @@ def index_file(
     finally:
         folder.release()
     return index
+
+
+def _check_output(path: Path) -> None:
+    """Refuse to write over anything but an index, before hours are spent on it."""
+    if path.is_dir():
+        raise ValueError(f"output {path} is a folder, expected the name of a parquet file; choose another.")
+    if path.exists():
+        try:
+            Index.read(path)
+        except ValueError as error:
+            raise ValueError(
+                f"output {path} exists and is no index ({error}), and would be written over; choose another name."
+            ) from error
 
 
 def _source(path: Path) -> SourceFile:

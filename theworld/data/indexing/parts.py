@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,11 +64,12 @@ class PartsFolder:
         self.path = path
         self._lock: int | None = None
 
-    def claim(self, facts: dict[str, object]) -> None:
+    def claim(self, facts: dict[str, object], *, restart: bool = False) -> None:
         """Begin, or go on if all that parts depend on is as it was when they were made.
 
         Args:
             facts: What they depend on, as plain JSON values.
+            restart: Throw the parts away that are there.
 
         Raises:
             ValueError: The facts differ from those of the parts found, or another process is at work here.
@@ -78,8 +78,13 @@ class PartsFolder:
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held, named = os.fstat(self._lock), os.stat(self.path / "lock")  # another run may just have removed it
+            if held.st_ino != named.st_ino:
+                raise FileNotFoundError(self.path / "lock")
         except OSError as error:
             raise ValueError(f"{self.path}: another process is making this index; wait for it, or stop it.") from error
+        if restart:
+            self._empty()
         facts = json.loads(json.dumps(facts))
         file = self.path / "facts.json"
         if file.exists():
@@ -134,9 +139,16 @@ class PartsFolder:
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, and only then let go of it."""
+        self._empty()
+        (self.path / "lock").unlink()
+        self.path.rmdir()
         self.release()
-        shutil.rmtree(self.path)
+
+    def _empty(self) -> None:
+        for path in self.path.iterdir():
+            if path.name != "lock":
+                path.unlink()
 
     def _file(self, number: int) -> Path:
         return self.path / f"part-{number:06d}.parquet"

@@ -65,6 +65,10 @@ class Region:
     first_turn: int
 
 
+OVERHANG = 0.25
+"""How far a box may reach out of its image, as a share of the side; what lies outside is cut off."""
+
+
 def check_box(box: Box, size: tuple[int, int]) -> _Rect:
     """The box clipped to the image, in whole pixels.
 
@@ -76,7 +80,8 @@ def check_box(box: Box, size: tuple[int, int]) -> _Rect:
         First and last column and row inside the image: (left, top, right, bottom), last included.
 
     Raises:
-        ValueError: Nothing of the box is inside the image, or it has no area.
+        ValueError: Nothing of the box is inside the image, it has no area, or it reaches so far out (`OVERHANG`) that
+            it must be in the pixels of another image.
     """
     width, height = size
     left, top = max(0.0, box[0]), max(0.0, box[1])
@@ -85,6 +90,12 @@ def check_box(box: Box, size: tuple[int, int]) -> _Rect:
         raise ValueError(
             f"box {box} covers less than a pixel of its {width} x {height} image, "
             "expected [left, top, right, bottom] in pixels of this image; correct or remove the box."
+        )
+    beyond = max(-box[0] / width, -box[1] / height, box[2] / width - 1, box[3] / height - 1)
+    if beyond > OVERHANG:
+        raise ValueError(
+            f"box {box} reaches {beyond:.0%} beyond its {width} x {height} image, expected at most {OVERHANG:.0%}: "
+            "it is in the pixels of another size; scale or remove it."
         )
     x0, y0 = min(int(left), width - 1), min(int(top), height - 1)
     return x0, y0, max(x0, min(round(right), width) - 1), max(y0, min(round(bottom), height) - 1)

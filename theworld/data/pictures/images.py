@@ -73,6 +73,7 @@ def check_image(data: bytes, name: str, *, decode: bool, max_pixels: int = MAX_P
         if decode:
             image.draft(None, (width // 8, height // 8))
             image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # as `load_image` does: it fails on some damaged EXIF
         return (height, width) if is_transposed else (width, height)
 
 

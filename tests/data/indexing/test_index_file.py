@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from theworld.data.indexing import file as module
 from theworld.data.indexing import workers as index_workers
 from theworld.data.indexing.build import build_index
 from theworld.data.indexing.file import index_file
@@ -20,57 +19,6 @@ from theworld.data.indexing.index import Index
 from theworld.data.indexing.parts import PartsFolder
 from theworld.data.indexing.table import SCHEMA
 from theworld.data.rows.osd import OSDRows
-
-ROWS = 23
-
-
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch):
-    monkeypatch.setattr(module, "PART_ROWS", 4)
-
-
-@pytest.fixture
-def source(write_osd, make_row):
-    rows = [make_row(i, turns=1 + i % 3) for i in range(ROWS)]
-    rows[5]["bbox"] = rows[5]["bbox"][1:]
-    rows[17]["id"] = "row-3"
-    rows[20]["filename"] = "absent"
-    return write_osd(rows)
-
-
-@pytest.fixture
-def make(source, processor, tmp_path):
-    def run(output="a.parquet", **changes):
-        path, images = source
-        settings = {"max_seq_length": 400, "num_workers": 0, "progress": False} | changes
-        return index_file(path, image_folder=images, output=tmp_path / output, processor=processor, **settings)
-
-    return run
-
-
-def test_an_output_that_is_something_else_is_never_written_over(make, source, tmp_path):
-    rows, _ = source
-    before = rows.read_bytes()
-    with pytest.raises(ValueError, match="exists and is no index"):
-        make(rows)
-    assert rows.read_bytes() == before
-    with pytest.raises(ValueError, match="is a folder, expected the name of a parquet file"):
-        make(tmp_path)
-    make()
-    make()  # an index may be made anew
-
-
-def test_restart_throws_parts_away_but_not_those_of_a_run_at_work(make, monkeypatch, tmp_path):
-    other = PartsFolder(tmp_path / "a.parquet.parts")
-    other.claim({"of": "another"})
-    with pytest.raises(ValueError, match="another process is making this index"):
-        make(restart=True)
-    assert (other.path / "facts.json").exists()
-    other.release()
-    with pytest.raises(ValueError, match="these changed"):
-        make()
-    assert len(make(restart=True).table) == ROWS
-    assert not other.path.exists()
 
 
 def test_equals_the_index_in_memory(make, source, processor, tmp_path):

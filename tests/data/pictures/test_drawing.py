@@ -53,10 +53,10 @@ def test_labels_of_boxes_on_top_of_one_another_stay_apart(places):
     size=st.sampled_from([(640, 480), (96, 96), (41, 300)]),
 )
 def test_every_label_is_whole_inside_the_image(corners, size):
-    boxes = [
-        (x % (size[0] - 8), y % (size[1] - 8), x % (size[0] - 8) + width, y % (size[1] - 8) + height)
-        for x, y, width, height in corners
-    ]
+    boxes = []
+    for x, y, width, height in corners:
+        left, top = x % (size[0] - 8), y % (size[1] - 8)
+        boxes.append((left, top, min(left + width, 1.25 * size[0]), min(top + height, 1.25 * size[1])))
     with pytest.MonkeyPatch.context() as patch:
         found = []
         place = drawing._place

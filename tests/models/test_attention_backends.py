@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from theworld.models.attention.backends import check_backend
+from theworld.models.attention.backends import attention, check_backend
 from theworld.models.attention.flash import FlashLayout, flash_kernel, flash_layout
 from theworld.models.attention.flex import flex_kernel, flex_mask
 from theworld.models.attention.sdpa import sdpa_mask
@@ -152,3 +152,21 @@ def test_unknown_and_unfit_backends_are_refused() -> None:
     with pytest.raises(ValueError, match="expected causal world tokens"):
         check_backend("flash", bidirectional_world=True)
     check_backend("flex", bidirectional_world=True)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flash", "flex"])
+def test_autocast_lowers_float32_states_in_every_backend(backend: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    documents, types = random_rows(generator, rows=1, length=40, images=1)
+    qkv = [state.detach().float() for state in states(generator, 1, 40)]
+    rule = {"sliding_window": None, "bidirectional_world": False}
+    mask = {
+        "sdpa": lambda: sdpa_mask(documents, types, **rule),
+        "flex": lambda: flex_mask(documents, types, **rule),
+        "flash": lambda: layout_of(documents, types, None),
+    }[backend]()
+    module = torch.nn.Module()
+    module.num_key_value_groups = HEADS // KEY_HEADS
+    assert attention(module, *qkv, mask, scaling=0.3)[0].dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(module, *qkv, mask, scaling=0.3)[0].dtype == torch.bfloat16

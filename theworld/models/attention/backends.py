@@ -105,6 +105,7 @@ def attention(
     """Attention as transformers calls it: float[B, H, T, d], float[B, G, T, d] ×2 → float[B, T, H, d]."""
     if isinstance(attention_mask, FlashLayout | BlockMask):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        query, key, value = (_as_autocast_has_it(states) for states in (query, key, value))
         if isinstance(attention_mask, FlashLayout):
             attended = flash_kernel(query, key, value, attention_mask, scale=scale)
         else:
@@ -114,6 +115,12 @@ def attention(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
     return attended, None
+
+
+def _as_autocast_has_it(states: Tensor) -> Tensor:
+    """Autocast knows PyTorch's attention and lowers its inputs; with float32 masters ours would get float32."""
+    device = states.device.type
+    return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
 
 
 AttentionInterface.register(NAME, attention)

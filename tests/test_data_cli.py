@@ -178,3 +178,11 @@ def test_rows_of_other_formats_are_indexed_by_their_own_rules(tmp_path, capsys):
     page = (tmp_path / "look" / "inspect.html").read_text(encoding="utf-8")
     assert "Is the following statement true? The cat is on the mat." in page
     assert "No." in page
+
+
+def test_home_is_expanded_in_every_path(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main(["data", "index", *source, *BASE, "--output=~/osd.parquet"])
+    assert (tmp_path / "osd.parquet").is_file()
+    main(["data", "shard", "--index=~/osd.parquet", *source, "--output=~/shards"])
+    assert (tmp_path / "shards" / "index.parquet").is_file()

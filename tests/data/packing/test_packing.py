@@ -47,14 +47,22 @@ def test_one_row_by_hand():
     assert _rows(order, starts)[0] == [0, 3, 2]
 
 
-UNIFORM = lambda rng, n: rng.integers(4300, 5201, n)  # noqa: E731
-SKEWED = lambda rng, n: np.clip(4340 + rng.gamma(4, 90, n), 4300, 5200).astype(np.int64)  # noqa: E731
-TINY = lambda rng, n: rng.integers(300, 361, n)  # noqa: E731
+def uniform_lengths(rng, n):
+    return rng.integers(4300, 5201, n)
+
+
+def skewed_lengths(rng, n):
+    return np.clip(4340 + rng.gamma(4, 90, n), 4300, 5200).astype(np.int64)
+
+
+def tiny_lengths(rng, n):
+    return rng.integers(300, 361, n)
 
 
 @pytest.mark.parametrize(
     ("lengths", "budget"),
-    [(UNIFORM, b) for b in (9600, 9728, 14336, 19200, 38400)] + [(SKEWED, 14336), (SKEWED, 18944), (TINY, 672)],
+    [(uniform_lengths, b) for b in (9600, 9728, 14336, 19200, 38400)]
+    + [(skewed_lengths, 14336), (skewed_lengths, 18944), (tiny_lengths, 672)],
 )
 @pytest.mark.parametrize("capped", [False, True], ids=["tokens", "tokens and images"])
 def test_osd_like_lengths_fill_97_percent(lengths, budget, capped):
@@ -67,7 +75,13 @@ def test_osd_like_lengths_fill_97_percent(lengths, budget, capped):
 
 @pytest.mark.parametrize(
     ("lengths", "budget", "max_images"),
-    [(UNIFORM, 10240, None), (UNIFORM, 12288, None), (UNIFORM, 24576, 4), (TINY, 704, None), (TINY, 1024, 2)],
+    [
+        (uniform_lengths, 10240, None),
+        (uniform_lengths, 12288, None),
+        (uniform_lengths, 24576, 4),
+        (tiny_lengths, 704, None),
+        (tiny_lengths, 1024, 2),
+    ],
 )
 def test_other_budgets_are_as_full_as_arithmetic_allows(lengths, budget, max_images):
     """No row can hold more samples than of the shortest would fit, nor more images; ours are within 0.1 % of that."""
@@ -80,7 +94,7 @@ def test_other_budgets_are_as_full_as_arithmetic_allows(lengths, budget, max_ima
 @pytest.mark.parametrize("budget", [9400, 9500, 9600])
 def test_pairs_are_as_many_as_the_best_matching_has(budget):
     """Where rows hold two at most the optimum is known: the longest goes with the shortest, if that fits."""
-    sizes = SKEWED(np.random.default_rng(1), 10_000)
+    sizes = skewed_lengths(np.random.default_rng(1), 10_000)
     ascending, short, pairs = np.sort(sizes), 0, 0
     for long in range(len(sizes) - 1, 0, -1):
         if short < long and ascending[short] + ascending[long] <= budget:
@@ -91,7 +105,7 @@ def test_pairs_are_as_many_as_the_best_matching_has(budget):
 
 def test_two_long_samples_do_not_meet_where_a_third_would_have_fitted(monkeypatch):
     """What `_CHOSEN` is for: with it off (every sample by order, the last by size) the rows are emptier."""
-    sizes = UNIFORM(np.random.default_rng(1), 10_000)
+    sizes = uniform_lengths(np.random.default_rng(1), 10_000)
     rows = len(pack_rows(sizes, budget=14336)[1])
     monkeypatch.setattr(packing, "_CHOSEN", 1)
     assert len(pack_rows(sizes, budget=14336)[1]) > 1.005 * rows

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from multiprocessing import get_context
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -76,7 +77,6 @@ def test_by_http_in_any_order_and_again_without_a_request(remote, server, source
 
 
 def test_from_memory_as_from_any_other_store_of_objects(index, folder, source, tmp_path):
-    fsspec = pytest.importorskip("fsspec")
     files = fsspec.filesystem("memory")
     for path in folder.glob("*.tar"):
         files.pipe_file(f"/bucket/shards/{path.name}", path.read_bytes())

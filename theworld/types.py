@@ -9,9 +9,9 @@ This module imports nothing of ours. Shape legend, used in every file of the pac
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -72,6 +72,37 @@ class FailedSample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """The rows that go on after the attention of one of the last layers, in order, as one packed row.
+
+    Attributes:
+        rows: int64[R], indices into the rows of the level before (of the whole batch for the first).
+        document_ids: int64[1, R], different for every sample of the batch; padding repeats a row.
+        token_type_ids: int64[1, R].
+        num_images: Images among the rows; each is there as a whole or not at all.
+    """
+
+    rows: Tensor
+    document_ids: Tensor
+    token_type_ids: Tensor
+    num_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveRows:
+    """The rows that can still reach a target, layer by layer (`theworld.models.live_rows` plans them).
+
+    Attributes:
+        levels: One for each of the last layers but the last one, from the last global layer on.
+        target_rows: int64[M or more], indices into the last level of the position before each target, in order; padding
+            repeats a row.
+    """
+
+    levels: tuple[Level, ...]
+    target_rows: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """What the model consumes: one packed row (`B = 1`), or a padded batch for generation and parity tests.
 
@@ -90,6 +121,7 @@ class Batch:
         target_weights: float32[M], loss weight of each target; None when all are 1.
         ids: Names of the samples, in row order.
         failed: Those of them that could not be read and carry no loss.
+        live_rows: The rows the last layers compute; None for all of them. The model plans it, before the transfer.
     """
 
     input_ids: Tensor
@@ -104,6 +136,7 @@ class Batch:
     target_weights: Tensor | None = None
     ids: tuple[str, ...] = ()
     failed: tuple[FailedSample, ...] = ()
+    live_rows: LiveRows | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`.
@@ -132,12 +165,7 @@ class Batch:
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with `change` applied to every tensor."""
-        tensors: dict[str, Any] = {
-            field.name: change(value)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **tensors)
+        return cast(Batch, _changed(self, change))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,3 +199,14 @@ class PromptBatch:
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> PromptBatch:
         """The same prompts with every tensor on `device`, as `Batch.to` has it."""
         return replace(self, batch=self.batch.to(device, non_blocking=non_blocking))
+
+
+def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
+    """`value` with `change` applied to the tensors in it, and in the dataclasses and tuples in it."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_changed(part, change) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _changed(getattr(value, f.name), change) for f in fields(value)})
+    return value

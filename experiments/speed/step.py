@@ -31,7 +31,10 @@ from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
 from theworld.models.world_encoder import FrameConv3d
 
-SAMPLES, TARGETS, TEXT = 2, 360, 721
+SAMPLES, TARGETS = 2, 360
+TEXT = {True: 721, False: 468}
+"""Text tokens of a sample, with the world branch (5076 tokens together) and without it (725)."""
+
 WORLD_IDS = {"start_of_world_token_id": 6, "world_token_id": 7, "end_of_world_token_id": 8}
 
 
@@ -40,7 +43,8 @@ def batch_of(config: TheWorldConfig, *, packed: bool) -> dict[str, Tensor]:
     device = "cuda"
     generator = torch.Generator(device).manual_seed(0)
     image_id, tokens = config.gemma_config.image_token_id, config.num_world_tokens if config.enable_world else 0
-    text = torch.randint(1000, 200_000, (SAMPLES, TEXT), generator=generator, device=device)
+    length = TEXT[config.enable_world]
+    text = torch.randint(1000, 200_000, (SAMPLES, length), generator=generator, device=device)
     head = torch.full((SAMPLES, 1), 2, device=device)
     world = torch.full((SAMPLES, tokens), WORLD_IDS["world_token_id"], device=device)
     image = torch.full((SAMPLES, 256), image_id, device=device)
@@ -141,9 +145,7 @@ def ours(
         cpu = {name: rows[name].cpu() for name in ("document_ids", "target_positions")}
         types = model.token_types(rows["input_ids"]).cpu()
         text = model.config.get_text_config()
-        rows["live_rows"] = plan_live_rows(
-            cpu["document_ids"], types, cpu["target_positions"], text, image_tokens=256
-        ).to("cuda")
+        rows["live_rows"] = plan_live_rows(cpu["document_ids"], types, cpu["target_positions"], text, image_tokens=256)
 
     def step() -> Tensor:
         loss = model(**rows).loss

@@ -104,16 +104,27 @@ def test_moving_documents_keeps_every_shape() -> None:
         torch.tensor([[0] * 30 + [1] * 25 + [PADDING_DOCUMENT] * 5]),
         torch.tensor([[TEXT] * 40 + [IMAGE] * 4 + [TEXT] * 16]),
     )
-    layouts = [
-        flash_layout(*row, sliding_window=8, num_images=1, image_tokens=IMAGE_TOKENS, max_documents=6)
-        for row in (one, other)
-    ]
-    shapes = [[part.shape if isinstance(part, Tensor) else part for part in layout] for layout in layouts]
-    assert shapes[0] == shapes[1]
-    assert layouts[0].document_ends.tolist() == [0, 20, 60, 60, 60, 60, 60]
-    assert layouts[1].document_ends.tolist() == [0, 30, 55, 60, 60, 60, 60]
-    assert layouts[1].key_ends.tolist() == [[0, 30, 44, 60]]
-    assert layouts[1].image_ends.tolist() == [0, 0, 4, 4]
+    for window in (None, 8):
+        layouts = [
+            flash_layout(*row, sliding_window=window, num_images=1, image_tokens=IMAGE_TOKENS, max_documents=6)
+            for row in (one, other)
+        ]
+        shapes = [[part.shape if isinstance(part, Tensor) else part for part in layout] for layout in layouts]
+        assert shapes[0] == shapes[1]
+        assert layouts[0].document_ends.tolist() == [0, 20, 60, 60, 60, 60, 60]
+        assert layouts[1].document_ends.tolist() == [0, 30, 55, 60, 60, 60, 60]
+        assert layouts[1].key_ends.tolist() == ([[0, 30, 44, 60]] if window is None else [[0, 0, 11, 11]])
+        assert layouts[1].image_keys.tolist() == ([] if window is None else list(range(33, 44)))
+        assert layouts[1].image_ends.tolist() == [0, 0, 4, 4]
+
+
+def test_keys_before_the_first_token_have_no_query() -> None:
+    """An image that stands less than a window into its document reads a block that begins before the document."""
+    documents = torch.tensor([[0] * 20])
+    types = torch.tensor([[TEXT] * 2 + [IMAGE] * 4 + [TEXT] * 14])
+    layout = flash_layout(documents, types, sliding_window=8, num_images=1, image_tokens=IMAGE_TOKENS, max_documents=2)
+    assert layout.image_keys.tolist() == [0] * 5 + list(range(6))
+    assert layout.key_ends.tolist() == [[0, 5, 11, 11]]
 
 
 def test_more_images_a_document_than_announced_is_an_error() -> None:

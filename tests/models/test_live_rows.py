@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,8 +13,9 @@ from tests.models.conftest import make_sample, packed, padded
 from tests.tiny import IMAGE_TOKENS, gemma_config, inputs, make_model
 from theworld.models.attention.backends import layer_masks
 from theworld.models.decoder import decode_live
-from theworld.models.live_rows import LiveRows, plan_live_rows, trailing_layers
-from theworld.types import IGNORE_INDEX, Batch, TokenType
+from theworld.models.execution import set_execution
+from theworld.models.live_rows import plan_live_rows, trimmed_layers
+from theworld.types import IGNORE_INDEX, Batch, LiveRows, TokenType
 
 WINDOW = 9
 
@@ -27,7 +29,7 @@ def batch_of(kind: str) -> Batch:
     return packed(samples, 128) if kind == "packed" else padded(samples, kind)
 
 
-def live_rows(batch: Batch, config, round_to: int = 1) -> LiveRows:
+def live_rows(batch: Batch, config, round_to: int | None = 1) -> LiveRows:
     return plan_live_rows(
         batch.document_ids,
         batch.token_type_ids,
@@ -40,6 +42,7 @@ def live_rows(batch: Batch, config, round_to: int = 1) -> LiveRows:
 
 def both_ways(model, batch: Batch, live: LiveRows) -> tuple[Tensor, Tensor, Tensor]:
     """The same random embeddings, and hidden states at the targets without and with rows left out."""
+    set_execution(model, compiled=False, recompute="none")
     decoder = model.gemma.model.language_model
     generator = torch.Generator().manual_seed(0)
     shape = (*batch.input_ids.shape, model.config.hidden_size)
@@ -50,7 +53,7 @@ def both_ways(model, batch: Batch, live: LiveRows) -> tuple[Tensor, Tensor, Tens
     trimmed = decode_live(
         decoder, embeds, batch.position_ids, masks, live, masks_of=partial(model._masks, max_documents=9)
     )
-    return embeds, whole.flatten(0, 1)[batch.target_positions], trimmed[0, live.target_positions]
+    return embeds, whole.flatten(0, 1)[batch.target_positions], trimmed[0, : len(batch.target_positions)]
 
 
 @pytest.mark.parametrize("round_to", [1, 16])
@@ -60,7 +63,7 @@ def test_hidden_states_and_gradients_are_the_same(kind: str, layers: int, round_
     model = make_model(gemma_config=config_of(layers)).double()
     batch = batch_of(kind)
     live = live_rows(batch, model.config.gemma_config, round_to)
-    assert len(live.levels) == trailing_layers(model.config.get_text_config()) == layers - 6
+    assert len(live.levels) + 1 == trimmed_layers(model.config.get_text_config()) == layers - 5
     embeds, whole, trimmed = both_ways(model, batch, live)
     torch.testing.assert_close(trimmed, whole, rtol=1e-9, atol=1e-9)
     grad = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -76,6 +79,7 @@ def test_the_loss_of_the_model_is_the_same(backend: str) -> None:
     batch = batch_of("packed")
     plain = model(**inputs(batch, labels=True))
     model.attention_backend = backend
+    set_execution(model, compiled=False, recompute="none")
     trimmed = model(**inputs(batch, labels=True), live_rows=live_rows(batch, model.config.gemma_config, 16))
     torch.testing.assert_close(trimmed.loss, plain.loss, rtol=1e-6, atol=1e-6)
     parameters = list(model.cosmos_encoder.projector.parameters())
@@ -103,7 +107,7 @@ def test_rows_are_the_window_before_the_first_target_and_whole_images() -> None:
     last, second = live.levels[1], live.levels[0]
     assert second.rows.tolist() == list(range(40 - 16, 43))
     assert (second.rows[last.rows]).tolist() == list(range(40 - 8, 43))
-    assert live.target_positions.tolist() == [8, 10]
+    assert live.target_rows.tolist() == [8, 10]
     assert second.num_images == 0
     earlier = plan_live_rows(documents, types, torch.tensor([38]), config, image_tokens=4, round_to=1)
     assert earlier.levels[0].rows.tolist() == list(range(20, 39))  # 38 - 16 = 22 lies inside the image
@@ -117,8 +121,34 @@ def test_a_document_without_targets_is_left_out_and_levels_are_rounded_up() -> N
     for level in live.levels:
         assert len(level.rows) % 32 == 0
         assert set(level.document_ids.flatten().tolist()) == {1, -1}
+    assert len(live.target_rows) == 32
 
 
-def test_the_last_layer_global_means_nothing_to_leave_out() -> None:
-    assert trailing_layers(config_of(6).text_config) == 0
-    assert trailing_layers(config_of(10).text_config) == 4
+def test_a_row_goes_into_sixteenths_of_the_batch_by_default() -> None:
+    batch = batch_of("packed")
+    live = live_rows(batch, config_of(8), None)
+    assert {len(level.rows) % 8 for level in live.levels} == {0}
+    assert len(live.target_rows) == -(-batch.num_target_tokens // 8) * 8
+
+
+def test_layers_after_the_last_global_one_and_it_leave_rows_out() -> None:
+    assert trimmed_layers(config_of(6).text_config) == 1
+    assert trimmed_layers(config_of(10).text_config) == 5
+    assert trimmed_layers(config_of(4).text_config) == 4
+
+
+@pytest.mark.parametrize("layers", [4, 6])
+def test_without_layers_behind_a_global_one(layers: int) -> None:
+    model = make_model(gemma_config=config_of(layers)).double()
+    batch = batch_of("packed")
+    _, whole, trimmed = both_ways(model, batch, live_rows(batch, model.config.gemma_config))
+    torch.testing.assert_close(trimmed, whole, rtol=1e-9, atol=1e-9)
+
+
+def test_live_rows_move_with_their_batch() -> None:
+    batch = batch_of("packed")
+    live = live_rows(batch, config_of(8))
+    moved = replace(batch, live_rows=live).to("meta").live_rows
+    assert moved.target_rows.is_meta
+    assert [level.rows.is_meta and level.document_ids.is_meta for level in moved.levels] == [True, True]
+    assert [level.num_images for level in moved.levels] == [level.num_images for level in live.levels]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from theworld.models.decoder import layer_forward
 from theworld.models.theworld import TheWorld
 
 Recompute = Literal["none", "selective", "full"]
@@ -38,15 +39,16 @@ def set_execution(model: TheWorld, *, compiled: bool, recompute: Recompute) -> N
         raise ValueError(f"found recompute={recompute!r}, expected one of {get_args(Recompute)}")
     for number, layer in enumerate(model.gemma.model.language_model.layers):
         again = recompute == "full" or (recompute == "selective" and number % 2 == 0)
-        _run(layer, compiled=compiled, again=again)
+        _run(layer, layer_forward, compiled=compiled, again=again)
     for layer in model.gemma.model.vision_tower.encoder.layers:
-        _run(layer, compiled=compiled, again=False)
+        _run(layer, type(layer).forward, compiled=compiled, again=False)
     if model.cosmos_encoder is not None:
-        _run(model.cosmos_encoder.vae, compiled=compiled, again=False)
+        vae = model.cosmos_encoder.vae
+        _run(vae, type(vae).forward, compiled=compiled, again=False)
 
 
-def _run(layer: nn.Module, *, compiled: bool, again: bool) -> None:
-    plain = partial(type(layer).forward, layer)
+def _run(layer: nn.Module, function: Callable[..., object], *, compiled: bool, again: bool) -> None:
+    plain = partial(function, layer)
     train: Callable[..., object] = partial(checkpoint, plain, use_reentrant=False) if again else plain
     if compiled:
         train = torch.compile(train, dynamic=False)

@@ -29,10 +29,9 @@ from theworld.models.decoder import CACHE, decode, decode_live
 from theworld.models.fusion import fill_placeholders
 from theworld.models.generation import WorldGenerationMixin
 from theworld.models.image_features import image_tokens
-from theworld.models.live_rows import LiveRows
 from theworld.models.losses import find_target_positions, target_cross_entropy
 from theworld.models.parameter_groups import parameter_groups
-from theworld.types import TokenType
+from theworld.types import LiveRows, TokenType
 
 
 @dataclass
@@ -239,7 +238,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
                 labels,
                 positions,
                 target_weights,
-                scored_positions=None if live_rows is None else live_rows.target_positions,
+                scored_positions=None if live_rows is None else torch.arange(len(positions), device=positions.device),
             )
             items = max(len(positions), 1) if num_items_in_batch is None else num_items_in_batch
             output.loss = output.loss_sum / items

@@ -8,7 +8,7 @@ checkpoint holds only what some stage trains; everything else comes from the bas
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal, cast
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from theworld.evaluation.report import Prediction
+from theworld.models.attention.backends import AttentionBackend
+from theworld.models.live_rows import plan_live_rows
 from theworld.models.theworld import TheWorld, TheWorldOutput
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
 from theworld.training.optimizer_rules import optimizer_param_groups, promote, set_trainable
@@ -41,8 +43,8 @@ class TheWorldModule(LightningModule):
         num_world_steps: Future latent frames beside the present one.
         max_world_steps: Largest `num_world_steps` the model accepts.
         bidirectional_world: Let the world tokens of a sample see each other in both directions.
-        attention_backend: Kernel of the language model's attention: `sdpa` (any device), `flex` or `flash` (a GPU,
-            bfloat16).
+        attention_backend: Kernel of the language model's attention: `sdpa` (any device); on a GPU with bfloat16 also
+            `flex`, `flash`, or `flash4` (the fastest on Hopper; needs the extra `flash4`).
         compile_layers: Compile the layers one by one (`theworld.models.execution`); pays on a GPU.
         dtype: Type in which weights are loaded. What trains is kept in float32 whatever is chosen here.
         weight_decay: AdamW's decay of matrices; norms, biases and embeddings have none.
@@ -63,7 +65,7 @@ class TheWorldModule(LightningModule):
         num_world_steps: int = 0,
         max_world_steps: int = 16,
         bidirectional_world: bool = False,
-        attention_backend: Literal["sdpa", "flex", "flash"] = "sdpa",
+        attention_backend: AttentionBackend = "sdpa",
         compile_layers: bool = False,
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
         weight_decay: float = 0.0,
@@ -145,7 +147,22 @@ class TheWorldModule(LightningModule):
             labels=batch.labels,
             target_positions=batch.target_positions,
             target_weights=batch.target_weights,
+            live_rows=batch.live_rows,
         )
+
+    def on_before_batch_transfer(self, batch: Batch | PromptBatch, dataloader_idx: int) -> Batch | PromptBatch:
+        """Plan, while the batch is on the CPU, which rows the last layers compute in training."""
+        if not (self.trainer.training and isinstance(batch, Batch) and batch.num_target_tokens):
+            return batch
+        live_rows = plan_live_rows(
+            batch.document_ids,
+            batch.token_type_ids,
+            batch.target_positions,
+            self.world.config.get_text_config(),
+            image_tokens=self.world.config.gemma_config.mm_tokens_per_image,
+        )
+        planned = replace(batch, live_rows=live_rows)
+        return planned.pin_memory() if self.device.type == "cuda" else planned
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """This micro-batch's share of the step's loss, scaled up by what Lightning and DDP divide by later."""

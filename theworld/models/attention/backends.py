@@ -20,7 +20,7 @@ from theworld.models.attention.flex import flex_kernel, flex_mask
 from theworld.models.attention.sdpa import sdpa_mask
 from theworld.models.configuration import TheWorldConfig
 
-AttentionBackend = Literal["sdpa", "flex", "flash"]
+AttentionBackend = Literal["sdpa", "flex", "flash", "flash4"]
 Mask = Tensor | BlockMask | FlashLayout
 
 NAME = "theworld"
@@ -39,7 +39,7 @@ def layer_masks(
     """The rule for each kind of layer, in the form the backend reads: what `Gemma3TextModel` takes as a mask.
 
     Args:
-        backend: `sdpa` (any device, the reference), `flex` or `flash` (a GPU).
+        backend: `sdpa` (any device, the reference), `flex`, `flash` or `flash4` (a GPU).
         document_ids: int64[B, T].
         token_type_ids: int64[B, T], values of `TokenType`.
         config: Of the fused model.
@@ -51,7 +51,7 @@ def layer_masks(
     """
     check_backend(backend, bidirectional_world=config.bidirectional_world)
     windows = {"full_attention": None, "sliding_attention": config.get_text_config().sliding_window}
-    if backend == "flash":
+    if backend in ("flash", "flash4"):
         return {
             kind: flash_layout(
                 document_ids,
@@ -60,6 +60,7 @@ def layer_masks(
                 num_images=num_images,
                 image_tokens=config.gemma_config.mm_tokens_per_image,
                 max_documents=max_documents,
+                kernel=backend,
             )
             for kind, window in windows.items()
         }
@@ -85,10 +86,10 @@ def check_backend(backend: str, *, bidirectional_world: bool) -> None:
     """Refuse a backend that does not exist or cannot follow the rule."""
     if backend not in get_args(AttentionBackend):
         raise ValueError(f"found attention backend {backend!r}, expected one of {get_args(AttentionBackend)}")
-    if backend == "flash" and bidirectional_world:
+    if backend in ("flash", "flash4") and bidirectional_world:
         raise ValueError(
-            "found attention backend 'flash' with bidirectional_world=True, expected causal world tokens: flash has no "
-            "call for them; use 'flex' (0.42 s against 0.37 s a step, see experiments/speed)"
+            f"found attention backend {backend!r} with bidirectional_world=True, expected causal world tokens: flash "
+            "has no call for them; use 'flex' (0.42 s against 0.37 s a step, see experiments/speed)"
         )
 
 

@@ -4,8 +4,9 @@ The rule without bidirectional world tokens is exactly
     1. causal attention inside every document (with a window on sliding layers), for all rows;
     2. for the rows of an image, instead of that, attention to everything from the start of their document to the end
        of the image (less than a window back on sliding layers, no limit ahead).
-Both are variable-length flash calls. Where documents and images begin is read on the device into tensors whose
-shapes are fixed by the sizes of the batch, so moving documents neither recompiles nor synchronises.
+Both are variable-length flash calls; on sliding layers the second reads only the keys that an image can see. Where
+documents and images begin is read on the device into tensors whose shapes are fixed by the sizes of the batch, so
+moving documents neither recompiles nor synchronises.
 
     B rows · T tokens of a row · I images · N tokens of an image · L = B·T · K = most documents
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from theworld.models.attention.flash_op import document_attention
 from theworld.models.attention.rule import changes
+from theworld.models.attention.sequences import Kernel
 from theworld.types import TokenType
 
 
@@ -28,21 +30,27 @@ class FlashLayout(NamedTuple):
     Attributes:
         document_ends: int32[K + 1], cumulative: 0, the end of each document, then `L` for documents there are not.
         image_rows: int64[I·N], the positions of image tokens.
+        image_keys: int64[I·W], positions of the keys of the second call on sliding layers: for each image the W tokens
+            up to its end; int64[0] on global layers, where all `L` are keys.
         image_ends: int32[2I + 2], cumulative number of image rows up to each stretch of `key_ends`.
-        key_ends: int32[R, 2I + 2], cumulative ends of the stretches of keys in round `r`: what lies before an image's
-            document, then from there to the end of the image, and so on; the first kind has no query.
-        image_round: int64[I·N], the round in which each image row sees its keys: images of one document take turns.
+        key_ends: int32[R, 2I + 2], cumulative ends of the stretches of keys in round `r`: what an image does not see,
+            then what it sees, and so on; the first kind has no query.
+        image_round: int64[I·N], the round in which each image row sees its keys: on global layers images of one
+            document take turns.
         length: T, the longest a document can be.
         window: Window of a sliding layer, -1 for a global one.
+        kernel: Whose calls they are: `flash` is PyTorch's FlashAttention-2, `flash4` FlashAttention-4.
     """
 
     document_ends: Tensor
     image_rows: Tensor
+    image_keys: Tensor
     image_ends: Tensor
     key_ends: Tensor
     image_round: Tensor
     length: int
     window: int
+    kernel: Kernel
 
 
 def flash_layout(
@@ -54,6 +62,7 @@ def flash_layout(
     image_tokens: int,
     max_documents: int,
     images_per_document: int = 1,
+    kernel: Kernel = "flash",
 ) -> FlashLayout:
     """The layout of a batch.
 
@@ -64,7 +73,8 @@ def flash_layout(
         num_images: Images of the batch; each is one run of `image_tokens` tokens.
         image_tokens: Tokens of an image.
         max_documents: Upper bound of the number of documents, padding of a row counted as one; asserted.
-        images_per_document: Upper bound of the images of one document; asserted.
+        images_per_document: Upper bound of the images of one document; asserted on global layers.
+        kernel: See `FlashLayout`.
     """
     batch, length = document_ids.shape
     total = batch * length
@@ -81,29 +91,53 @@ def flash_layout(
     document = torch.searchsorted(starts, image_first, right=True) - 1  # (I,)
     image_start = starts[document]
     order = torch.arange(num_images, device=rows.device)
-    turn = order - torch.searchsorted(document, document)  # (I,) which image of its document
-    if num_images:
-        torch._assert_async((turn.max() < images_per_document), f"more than {images_per_document} images a document")
-    rounds = torch.arange(images_per_document, device=rows.device)[:, None]  # (R, 1)
-    mine = turn[None] == rounds  # (R, I)
-    # An image whose turn it is not gets an empty stretch where the last one ended.
-    stop = torch.where(mine, image_first + image_tokens, 0).cummax(dim=1).values  # (R, I)
-    before = torch.cat([stop.new_zeros(images_per_document, 1), stop[:, :-1]], dim=1)
-    begin = torch.where(mine, image_start, before)  # (R, I)
-    stretches = torch.stack([begin, stop], dim=2).flatten(1)  # (R, 2I)
-    edge = stretches.new_zeros(images_per_document, 1)
-    key_ends = torch.cat([edge, stretches, edge + total], dim=1)  # (R, 2I + 2)
-    seen = torch.stack([order, order + 1], dim=1).flatten() * image_tokens  # (2I,)
-    image_ends = torch.cat([order.new_zeros(1), seen, order.new_full((1,), num_images * image_tokens)])  # (2I + 2,)
+    if sliding_window is None:
+        turn = order - torch.searchsorted(document, document)  # (I,) which image of its document
+        stretches = _turns(image_start, image_first + image_tokens, turn, images_per_document)  # (R, 2I)
+        keys, num_keys = rows.new_empty(0), total
+    else:
+        turn = torch.zeros_like(order)
+        seen = min(sliding_window - 1 + image_tokens, length)  # W
+        visible = (image_first + image_tokens - image_start).clamp(max=seen)  # (I,)
+        block_ends = (order + 1) * seen
+        stretches = torch.stack([block_ends - visible, block_ends], dim=1).flatten()[None]  # (1, 2I)
+        last = image_first + image_tokens - seen
+        # What lies before the first token has no query, whichever row stands there.
+        keys = (last[:, None] + torch.arange(seen, device=rows.device)).clamp(min=0).flatten()  # (I·W,)
+        num_keys = num_images * seen
+    edge = stretches.new_zeros(len(stretches), 1)
+    key_ends = torch.cat([edge, stretches, edge + num_keys], dim=1)  # (R, 2I + 2)
+    queries = torch.stack([order, order + 1], dim=1).flatten() * image_tokens  # (2I,)
+    image_ends = torch.cat([order.new_zeros(1), queries, order.new_full((1,), num_images * image_tokens)])  # (2I + 2,)
     return FlashLayout(
         document_ends=ends.to(torch.int32),
         image_rows=rows,
+        image_keys=keys,
         image_ends=image_ends.to(torch.int32),
         key_ends=key_ends.to(torch.int32),
         image_round=turn.repeat_interleave(image_tokens),
         length=length,
         window=-1 if sliding_window is None else sliding_window,
+        kernel=kernel,
     )
+
+
+def _turns(start: Tensor, stop: Tensor, turn: Tensor, rounds: int) -> Tensor:
+    """Stretches of keys when all tokens are keys and images of one document see some of the same: int64[R, 2I].
+
+    Args:
+        start: int64[I], where each image's document begins.
+        stop: int64[I], where each image ends.
+        turn: int64[I], the round of each image.
+        rounds: R.
+    """
+    if len(turn):
+        torch._assert_async((turn.max() < rounds), f"more than {rounds} images a document")
+    mine = turn[None] == torch.arange(rounds, device=turn.device)[:, None]  # (R, I)
+    # An image whose turn it is not gets an empty stretch where the last one ended.
+    stop = torch.where(mine, stop, 0).cummax(dim=1).values  # (R, I)
+    before = torch.cat([stop.new_zeros(rounds, 1), stop[:, :-1]], dim=1)
+    return torch.stack([torch.where(mine, start, before), stop], dim=2).flatten(1)
 
 
 def flash_kernel(query: Tensor, key: Tensor, value: Tensor, layout: FlashLayout, *, scale: float) -> Tensor:
@@ -114,11 +148,13 @@ def flash_kernel(query: Tensor, key: Tensor, value: Tensor, layout: FlashLayout,
         *flat,
         layout.document_ends,
         layout.image_rows,
+        layout.image_keys,
         layout.image_ends,
         layout.key_ends,
         layout.image_round,
         layout.length,
         layout.window,
         scale,
+        layout.kernel,
     )[0]
     return attended.unflatten(0, (batch, -1)).transpose(1, 2)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from theworld.models.attention.varlen import Sequences, Triple, varlen, varlen_backward
+from theworld.models.attention.sequences import Sequences, Triple
+from theworld.models.attention.varlen import varlen, varlen_backward
 
 
 @torch.library.custom_op("theworld::document_attention", mutates_args=())
@@ -21,12 +22,14 @@ def document_attention(
     value: Tensor,
     document_ends: Tensor,
     image_rows: Tensor,
+    image_keys: Tensor,
     image_ends: Tensor,
     key_ends: Tensor,
     image_round: Tensor,
     length: int,
     window: int,
     scale: float,
+    kernel: str,
 ) -> Triple:
     """Attention under the rule.
 
@@ -34,27 +37,30 @@ def document_attention(
         query: float[L, H, d].
         key: float[L, G, d].
         value: float[L, G, d].
-        document_ends: This and the next six are the fields of `FlashLayout`.
+        document_ends: This and the next seven are fields of `FlashLayout`.
         image_rows: See there.
+        image_keys: See there.
         image_ends: See there.
         key_ends: See there.
         image_round: See there.
         length: See there.
         window: See there.
         scale: Of the scores.
+        kernel: A field of `FlashLayout`, too.
 
     Returns:
         float[L, H, d]; log-sum-exp float32[H, L] of the causal step and float32[R, H, I·N] of the image step, which the
         backward pass needs.
     """
-    attended, lse = varlen(query, key, value, _causal(document_ends, length, window, scale))
+    attended, lse = varlen(query, key, value, _causal(document_ends, length, window, scale, kernel))
     image_lse = lse.new_empty(len(key_ends), lse.shape[0], len(image_rows))
     if len(image_rows):
         rows = query[image_rows]
+        seen_key, seen_value = (states[image_keys] if len(image_keys) else states for states in (key, value))
         seen = torch.zeros_like(rows)
         for number, ends in enumerate(key_ends):
-            sequences = _image(image_ends, ends, len(rows), length, window, scale)
-            part, image_lse[number] = varlen(rows, key, value, sequences)
+            sequences = _image(image_ends, ends, image_rows, image_keys, length, window, scale, kernel)
+            part, image_lse[number] = varlen(rows, seen_key, seen_value, sequences)
             seen = torch.where((image_round == number)[:, None, None], part, seen)
         attended = attended.index_copy(0, image_rows, seen)
     return attended, lse, image_lse
@@ -71,30 +77,38 @@ def document_attention_backward(
     image_lse: Tensor,
     document_ends: Tensor,
     image_rows: Tensor,
+    image_keys: Tensor,
     image_ends: Tensor,
     key_ends: Tensor,
     image_round: Tensor,
     length: int,
     window: int,
     scale: float,
+    kernel: str,
 ) -> Triple:
     """Gradients of query, key and value; `grad` is that of `attended`, the rest as in `document_attention`."""
-    causal = _causal(document_ends, length, window, scale)
+    causal = _causal(document_ends, length, window, scale, kernel)
     causal_grad = grad.index_fill(0, image_rows, 0.0)  # those rows were overwritten
     of_query, of_key, of_value = varlen_backward(causal_grad, query, key, value, attended, lse, causal)
     if not len(image_rows):
         return of_query, of_key, of_value
     rows, rows_attended, rows_grad = query[image_rows], attended[image_rows], grad[image_rows]
+    if len(image_keys):
+        sequences = _image(image_ends, key_ends[0], image_rows, image_keys, length, window, scale, kernel)
+        seen = key[image_keys], value[image_keys]
+        more = varlen_backward(rows_grad, rows, *seen, rows_attended, image_lse[0], sequences)
+        of_key, of_value = of_key.index_add(0, image_keys, more[1]), of_value.index_add(0, image_keys, more[2])
+        return of_query.index_add(0, image_rows, more[0]), of_key, of_value
     for number, ends in enumerate(key_ends):
         mine = rows_grad * (image_round == number)[:, None, None]
-        sequences = _image(image_ends, ends, len(rows), length, window, scale)
+        sequences = _image(image_ends, ends, image_rows, image_keys, length, window, scale, kernel)
         more = varlen_backward(mine, rows, key, value, rows_attended, image_lse[number], sequences)
         of_query = of_query.index_add(0, image_rows, more[0])
         of_key, of_value = of_key + more[1], of_value + more[2]
     return of_query, of_key, of_value
 
 
-def _causal(document_ends: Tensor, length: int, window: int, scale: float) -> Sequences:
+def _causal(document_ends: Tensor, length: int, window: int, scale: float, kernel: str) -> Sequences:
     return Sequences(
         query_ends=document_ends,
         key_ends=document_ends,
@@ -102,23 +116,35 @@ def _causal(document_ends: Tensor, length: int, window: int, scale: float) -> Se
         max_keys=length,
         window=(window - 1 if window > 0 else -1, 0),
         scale=scale,
+        kernel=kernel,
     )
 
 
-def _image(image_ends: Tensor, key_ends: Tensor, num_rows: int, length: int, window: int, scale: float) -> Sequences:
+def _image(
+    image_ends: Tensor,
+    key_ends: Tensor,
+    image_rows: Tensor,
+    image_keys: Tensor,
+    length: int,
+    window: int,
+    scale: float,
+    kernel: str,
+) -> Sequences:
+    num_images = len(image_ends) // 2 - 1
     return Sequences(
         query_ends=image_ends,
         key_ends=key_ends,
-        max_queries=num_rows,
-        max_keys=length,
+        max_queries=len(image_rows) // num_images,
+        max_keys=len(image_keys) // num_images if len(image_keys) else length,
         window=(window - 1 if window > 0 else -1, -1),
         scale=scale,
+        kernel=kernel,
     )
 
 
 @document_attention.register_fake
 def _(query: Tensor, *inputs: Any) -> Triple:
-    image_rows, key_ends = inputs[3], inputs[5]
+    image_rows, key_ends = inputs[3], inputs[6]
     lse = query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
     image_lse = query.new_empty((key_ends.shape[0], query.shape[1], image_rows.shape[0]), dtype=torch.float32)
     return query.new_empty(query.shape), lse, image_lse
@@ -130,15 +156,15 @@ def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tripl
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> None:
-    *tensors, length, window, scale = inputs
+    *tensors, length, window, scale, kernel = inputs
     ctx.save_for_backward(*tensors, *output)
-    ctx.sizes = length, window, scale
+    ctx.sizes = length, window, scale, kernel
 
 
 def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     query, key, value, *layout, attended, lse, image_lse = ctx.saved_tensors
     inputs = (grad.contiguous(), query, key, value, attended, lse, image_lse, *layout, *ctx.sizes)
-    return *document_attention_backward(*inputs), *[None] * 8
+    return *document_attention_backward(*inputs), *[None] * 10
 
 
 document_attention.register_autograd(_backward, setup_context=_save)
@@ -148,7 +174,7 @@ document_attention.register_autograd(_backward, setup_context=_save)
 def _forward_flops(query_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     """Products of the causal step, as if every document were as long as a row: an upper bound, as shapes alone tell."""
     total, heads, size = query_shape
-    length, window = args[-3], args[-2]
+    length, window = args[-4], args[-3]
     seen = length / 2 if window <= 0 else min(window, length / 2)
     return int(4 * total * seen * heads * size)
 

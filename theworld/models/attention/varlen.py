@@ -1,47 +1,23 @@
-"""Variable-length attention: PyTorch's flash kernels on a GPU; on a CPU the same by plain matrix products, for tests.
+"""Variable-length attention: flash kernels on a GPU; on a CPU the same by plain matrix products, for tests.
 
-Sequence `i` has the queries `query_ends[i] .. query_ends[i + 1]` and the keys `key_ends[i] .. key_ends[i + 1]`; its
-last query stands at its last key. A query at key position `p` sees keys in `[p - window[0], p + window[1]]`, where -1
-means no limit; causal attention is `window[1] = 0`.
-
-    Q queries · L keys · H query heads · G key heads · d head size
+Q queries · L keys · H query heads · G key heads · d head size
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-Triple = tuple[Tensor, Tensor, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sequences:
-    """Where sequences begin and end, and what their queries see.
-
-    Attributes:
-        query_ends: int32[S + 1], cumulative.
-        key_ends: int32[S + 1], cumulative.
-        max_queries: Upper bound of the queries of a sequence.
-        max_keys: Upper bound of the keys of a sequence.
-        window: See the module.
-        scale: Of the scores.
-    """
-
-    query_ends: Tensor
-    key_ends: Tensor
-    max_queries: int
-    max_keys: int
-    window: tuple[int, int]
-    scale: float
+from theworld.models.attention import flash4
+from theworld.models.attention.sequences import Sequences, Triple
 
 
 def varlen(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
     """float[Q, H, d], float[L, G, d] ×2 → float[Q, H, d] and the log-sum-exp float32[H, Q]."""
     if not query.is_cuda:
         return _plain(query, key, value, sequences)
+    if sequences.kernel == "flash4":
+        return flash4.forward(query, key, value, sequences)
     output, lse, *_ = torch.ops.aten._flash_attention_forward(
         query,
         key,
@@ -66,6 +42,8 @@ def varlen_backward(
     """Gradients of query, key and value; `output` and `lse` are those of `varlen`."""
     if not query.is_cuda:
         return _plain_backward(grad, query, key, value, sequences)
+    if sequences.kernel == "flash4":
+        return flash4.backward(grad, query, key, value, output, lse, sequences)
     no_dropout = torch.empty(2, dtype=torch.uint64, device=query.device)
     return torch.ops.aten._flash_attention_backward(
         grad,

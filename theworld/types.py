@@ -90,6 +90,7 @@ class Batch:
         target_weights: float32[M], loss weight of each target; None when all are 1.
         ids: Names of the samples, in row order.
         failed: Those of them that could not be read and carry no loss.
+        document_lengths: Tokens of each sample, in row order, so that the host knows them without reading a device.
     """
 
     input_ids: Tensor
@@ -104,6 +105,7 @@ class Batch:
     target_weights: Tensor | None = None
     ids: tuple[str, ...] = ()
     failed: tuple[FailedSample, ...] = ()
+    document_lengths: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`.

@@ -122,6 +122,7 @@ class Batch:
         ids: Names of the samples, in row order.
         failed: Those of them that could not be read and carry no loss.
         live_rows: The rows the last layers compute; None for all of them. The model plans it, before the transfer.
+        document_lengths: Tokens of each sample, in row order, so that the host knows them without reading a device.
     """
 
     input_ids: Tensor
@@ -137,6 +138,7 @@ class Batch:
     ids: tuple[str, ...] = ()
     failed: tuple[FailedSample, ...] = ()
     live_rows: LiveRows | None = None
+    document_lengths: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`.

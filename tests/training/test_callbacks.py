@@ -14,15 +14,12 @@ from lightning.pytorch.loggers import CSVLogger
 
 from theworld.data.processor import TheWorldProcessor
 from theworld.models.theworld import TheWorld
-from theworld.training.callbacks import throughput
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_validation import StageValidation
-from theworld.training.callbacks.throughput import Throughput
 from theworld.training.stages import LearningRates, Stage
-from theworld.types import PADDING_DOCUMENT
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stopped at optimizer step:UserWarning")  # many runs here stop early
 
@@ -148,26 +145,6 @@ def test_an_export_is_the_trained_model_and_replaces_an_older_one(
 
     continued = make_module(base=str(target / "projection"), stages={"vision": stages["vision"]})
     make_trainer().fit(continued, datamodule=make_data(base=str(target / "projection")))
-
-
-def test_throughput_counts_what_is_not_padding(make_module, make_data, make_trainer, monkeypatch):
-    clock = iter(range(0, 1000, 2))  # two seconds between any two looks
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(clock)))
-    seen = []
-
-    class Counts(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.append((int((batch.document_ids != PADDING_DOCUMENT).sum()), batch.num_target_tokens, len(batch.ids)))
-
-    counts = Counts()
-    trainer = make_trainer(counts, Throughput(), max_steps=2, log_every_n_steps=2)
-    trainer.fit(make_module(), datamodule=make_data())
-    tokens, targets, samples = (sum(column) for column in zip(*seen, strict=True))
-    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    assert logged["throughput/tokens_per_second"] == tokens / 2
-    assert logged["throughput/target_tokens_per_second"] == targets / 2
-    assert logged["throughput/samples_per_second"] == samples / 2
-    assert logged["throughput/fill"] == pytest.approx(tokens / 512)
 
 
 def test_answers_are_scored_printed_and_written(make_module, make_data, make_trainer, tmp_path, capsys):

@@ -23,6 +23,7 @@ from theworld.models.attention.backends import AttentionBackend
 from theworld.models.live_rows import plan_live_rows
 from theworld.models.theworld import TheWorld, TheWorldOutput
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
+from theworld.training.host_numbers import is_logged, log_numbers
 from theworld.training.optimizer_rules import optimizer_param_groups, promote, set_trainable
 from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
@@ -175,7 +176,7 @@ class TheWorldModule(LightningModule):
         self._step_loss = self._step_loss + loss.detach()
         if self.steps_after(batch_idx):
             step_loss = self._step_loss * self.loss_correction
-            self.log("train/loss", step_loss, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
+            self.log("train/loss", step_loss, sync_dist=True, reduce_fx="sum", batch_size=1)
             self._step_loss = 0.0
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
@@ -225,8 +226,8 @@ class TheWorldModule(LightningModule):
         rates = {group: self.schedule.learning_rate(group, self.global_step) for group in self.schedule.groups}
         for param_group in optimizer.param_groups:
             param_group["lr"] = rates[param_group["group"]]
-        if self.steps_after(batch_idx):
-            self.log_dict({f"lr/{group}": rate for group, rate in rates.items()}, batch_size=1)
+        if self.steps_after(batch_idx) and is_logged(self.trainer, self.global_step + 1):
+            log_numbers(self.trainer, {f"lr/{group}": rate for group, rate in rates.items()})
 
     def steps_after(self, batch_idx: int) -> bool:
         """Whether the optimizer steps after micro-batch `batch_idx` of the epoch."""

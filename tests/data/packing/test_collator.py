@@ -37,6 +37,7 @@ def test_packed_row(samples):
     assert batch.step_target_tokens == 99
     assert batch.num_target_tokens == 3
     assert batch.num_tokens == 7
+    assert batch.document_lengths == (4, 3)
     assert batch.ids == ("a", "b")
     assert batch.pixel_values[:, 0, 0, 0].tolist() == [97, 98]
     assert batch.world_pixel_values[:, 0, 0, 0].tolist() == [-97, -98]

@@ -60,6 +60,7 @@ def pack(
         world_pixel_values=torch.cat([sample.world_pixel_values for sample in samples]),  # (W, 3, h, w)
         ids=tuple(sample.id for sample in samples),
         failed=tuple(failed),
+        document_lengths=tuple(lengths),
     )
 
 
@@ -102,6 +103,7 @@ def pad(samples: Sequence[Sample], *, pad_token_id: int, side: Literal["left", "
         pixel_values=torch.cat([sample.pixel_values for sample in samples]),  # (I, 3, H, W)
         world_pixel_values=torch.cat([sample.world_pixel_values for sample in samples]),  # (W, 3, h, w)
         ids=tuple(sample.id for sample in samples),
+        document_lengths=tuple(lengths),
     )
 
 

@@ -200,7 +200,7 @@ def test_another_seed_of_the_rounding_ends_elsewhere(fit, monkeypatch):
     def later(choice, step, device):
         return rounding_of_step(choice, step + 100, device)
 
-    monkeypatch.setattr("theworld.training.module.rounding_of_step", later)
+    monkeypatch.setattr("theworld.training.optimizers.rounding_of_step", later)
     other, _ = fit("adamw_bf16", stages=stages)
     first, second, third = (dict(parameter_groups(m.world)["world_projector"]) for m in (one, again, other))
     assert all(torch.equal(first[name], second[name]) for name in first)

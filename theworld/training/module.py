@@ -9,6 +9,7 @@ checkpoint holds only what some stage trains; everything else comes from the bas
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Literal, cast
 
@@ -20,19 +21,11 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from theworld.evaluation.report import Prediction
+from theworld.models.low_bit import check_low_bit_base, quantise_language
 from theworld.models.theworld import TheWorld, TheWorldOutput
+from theworld.training import optimizers
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
-from theworld.training.optimizer_rules import optimizer_param_groups, promote, set_trainable
-from theworld.training.optimizers import (
-    OptimizerChoice,
-    check_optimizer,
-    check_precision,
-    check_same_optimizer,
-    keeps_masters,
-    make_optimizer,
-    rounding_of_step,
-    set_learning_rates,
-)
+from theworld.training.optimizer_rules import optimizer_param_groups, set_trainable
 from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
 from theworld.types import PADDING_DOCUMENT, Batch, PromptBatch
@@ -58,6 +51,7 @@ class TheWorldModule(LightningModule):
         dtype: Type in which weights are loaded. With `adamw` what trains is kept in float32 whatever is chosen here.
         optimizer: `adamw`: float32 masters. `adamw_bf16`: bfloat16 weights and moments, rounded stochastically.
             `adamw_8bit`: moments of 8 bits. See `theworld.training.optimizers` for their memory.
+        low_bit_base: Round the language model's matrices to 8 bits, for a small card; only where it never trains.
         weight_decay: AdamW's decay of matrices; norms, biases and embeddings have none.
         betas: AdamW's decay rates of the first and second moment.
         max_new_tokens: Longest answer that is generated, in tokens.
@@ -79,7 +73,8 @@ class TheWorldModule(LightningModule):
         attention_backend: Literal["sdpa", "flex", "flash"] = "sdpa",
         compile_layers: bool = False,
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
-        optimizer: OptimizerChoice = "adamw",
+        optimizer: optimizers.OptimizerChoice = "adamw",
+        low_bit_base: bool = False,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         max_new_tokens: int = 32,
@@ -98,8 +93,11 @@ class TheWorldModule(LightningModule):
         self.attention_backend = attention_backend
         self.compile_layers = compile_layers
         self.load_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-        check_optimizer(optimizer, dtype=self.load_dtype)
+        optimizers.check_optimizer(optimizer, dtype=self.load_dtype)
         self.optimizer_choice = optimizer
+        if low_bit_base:
+            check_low_bit_base(self._schedule.groups if self._schedule else ())
+        self.low_bit_base = low_bit_base
         self.weight_decay = weight_decay
         self.betas = betas
         self.max_new_tokens = max_new_tokens
@@ -130,25 +128,29 @@ class TheWorldModule(LightningModule):
         """Load the model once. What any stage trains is marked as trainable here, before a strategy wraps it."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         precision = str(self.trainer.precision)
-        check_precision(self.optimizer_choice, dtype=self.load_dtype, precision=precision, fitting=fitting)
+        optimizers.check_precision(self.optimizer_choice, dtype=self.load_dtype, precision=precision, fitting=fitting)
         if self.model is None:
-            self.model = TheWorld.from_pretrained(
-                self.base,
-                cosmos_model=self.cosmos_model,
-                enable_world=self.enable_world,
-                dtype=self.load_dtype,
-                world_projection_mode=self.world_projection_mode,
-                projection_architecture=self.projection_architecture,
-                world_image_size=self.world_image_size,
-                num_world_steps=self.num_world_steps,
-                max_world_steps=self.max_world_steps,
-                bidirectional_world=self.bidirectional_world,
-            ).train()
+            # On a card that a low-bit base is for, the whole base would not fit: it is loaded and rounded beside it.
+            with torch.device("cpu") if self.low_bit_base else nullcontext():
+                self.model = TheWorld.from_pretrained(
+                    self.base,
+                    cosmos_model=self.cosmos_model,
+                    enable_world=self.enable_world,
+                    dtype=self.load_dtype,
+                    world_projection_mode=self.world_projection_mode,
+                    projection_architecture=self.projection_architecture,
+                    world_image_size=self.world_image_size,
+                    num_world_steps=self.num_world_steps,
+                    max_world_steps=self.max_world_steps,
+                    bidirectional_world=self.bidirectional_world,
+                ).train()
+                if self.low_bit_base:
+                    quantise_language(self.model)
             self.model.attention_backend = self.attention_backend
             self._check_against_processor()
         if fitting:
             set_trainable(self.model, self.schedule.groups)
-            self._promote()
+            optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
 
     def forward(self, batch: Batch) -> TheWorldOutput:
         """Weighted sum of the cross-entropy over the batch's targets, and their number."""
@@ -223,7 +225,7 @@ class TheWorldModule(LightningModule):
         """Set the learning rates of the coming optimizer step; a function of the step, so a resume needs no state."""
         optimizer = self.trainer.optimizers[0]
         rates = {group: self.schedule.learning_rate(group, self.global_step) for group in self.schedule.groups}
-        set_learning_rates(optimizer, rates)
+        optimizers.set_learning_rates(optimizer, rates)
         if self.steps_after(batch_idx):
             self.log_dict({f"lr/{group}": rate for group, rate in rates.items()}, batch_size=1)
 
@@ -238,7 +240,7 @@ class TheWorldModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over all that any stage trains; it skips, and keeps no state of, what has no gradient yet."""
         groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
-        return make_optimizer(self.optimizer_choice, groups, betas=self.betas)
+        return optimizers.make_optimizer(self.optimizer_choice, groups, betas=self.betas)
 
     def optimizer_step(
         self,
@@ -248,7 +250,7 @@ class TheWorldModule(LightningModule):
         optimizer_closure: Callable[[], Tensor] | None = None,
     ) -> None:
         """Round stochastically, where the optimizer does, by numbers that depend on the step alone."""
-        with rounding_of_step(self.optimizer_choice, self.global_step, self.device):
+        with optimizers.rounding_of_step(self.optimizer_choice, self.global_step, self.device):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
@@ -262,14 +264,9 @@ class TheWorldModule(LightningModule):
         expected = trained_weights(self.world, self.schedule.groups, prefix="model.")
         param_groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
         check_checkpoint(checkpoint, weights=expected, param_groups=param_groups)
-        check_same_optimizer(checkpoint, self.optimizer_choice)
-        self._promote()
+        optimizers.check_same_optimizer(checkpoint, self.optimizer_choice)
+        optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
         self._progress_unit.load(cast(UnitState | None, checkpoint.get("progress_unit")))
-
-    def _promote(self) -> None:
-        """Keep what trains in float32, if the optimizer wants it so."""
-        if keeps_masters(self.optimizer_choice):
-            promote(self.world, self.schedule.groups)
 
     def _check_against_processor(self) -> None:
         """The placeholders the data carries must be those the model fills in."""

@@ -14,14 +14,15 @@ shape that trains, at the first step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from theworld.training.optimizer_rules import OptimizerGroup
+from theworld.models.theworld import TheWorld
+from theworld.training.optimizer_rules import OptimizerGroup, promote
 
 OptimizerChoice = Literal["adamw", "adamw_bf16", "adamw_8bit"]
 
@@ -70,9 +71,10 @@ def check_precision(choice: OptimizerChoice, *, dtype: torch.dtype, precision: s
         )
 
 
-def keeps_masters(choice: OptimizerChoice) -> bool:
-    """Whether what trains is cast to float32."""
-    return choice == "adamw"
+def prepare_weights(choice: OptimizerChoice, model: TheWorld, groups: Collection[str]) -> None:
+    """Cast what trains to float32 for the choice that keeps masters; for the others it stays as it was loaded."""
+    if choice == "adamw":
+        promote(model, groups)
 
 
 def make_optimizer(

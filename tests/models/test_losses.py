@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from theworld.models.losses import CHUNK_ROWS, find_target_positions, target_cross_entropy
 from theworld.types import IGNORE_INDEX
@@ -150,6 +151,28 @@ def test_under_autocast_products_are_bfloat16_and_the_rest_float32(masters):
     for mine, other, truth in zip(ours, theirs, exact, strict=True):
         assert mine.dtype == other.dtype
         assert (mine - truth).norm() < 1.2 * (other - truth).norm() + 1e-3 * truth.norm()
+
+
+class Casts(TorchDispatchMode):
+    """Counts the casts of tensors of one shape."""
+
+    def __init__(self, shape: torch.Size):
+        super().__init__()
+        self.shape, self.count = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default and args[0].shape == self.shape
+        return func(*args, **(kwargs or {}))
+
+
+def test_float32_masters_of_the_head_are_cast_once():
+    """Not for every product of every chunk, as autocast would."""
+    hidden, head, labels, _ = many_targets(40, torch.float32)
+    positions = find_target_positions(labels)
+    for chunk_rows, expected in ((40, 1), (4, 1)):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False), Casts(head.shape) as casts:
+            target_cross_entropy(hidden, head.detach(), labels, positions, chunk_rows=chunk_rows)
+        assert casts.count == expected
 
 
 def test_many_small_chunks_do_not_wear_the_gradient_of_the_head_down():

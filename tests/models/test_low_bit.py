@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,6 +73,8 @@ def test_under_autocast_it_multiplies_in_bfloat16_as_a_linear_layer_does():
     assert output.dtype == torch.bfloat16
     expected = F.linear(given.bfloat16(), dequantised(low.int8_weight, low.scale, torch.bfloat16))
     assert torch.equal(output, expected)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast("cpu", torch.bfloat16):
+        assert low(given).dtype == torch.bfloat16  # what a compiler is told
 
 
 def test_a_bias_is_refused():

@@ -6,10 +6,10 @@
 | `adamw_bf16` | 6                 | bfloat16           | bfloat16                                         |
 | `adamw_8bit` | 4 (bfloat16)      | as they are loaded | 8 bits in blocks of 256; small tensors are whole |
 
-Gradients come on top, in the type of the weights. Weights in bfloat16 have eight bits, so most updates are smaller than
-the distance to the next number and rounding to the nearest would drop them all. Stochastic rounding goes up or down
-with the odds that make the mean right. The two smaller ones are torchao's, which compiles its step: one kernel for each
-shape that trains, at the first step.
+Gradients come on top, in the type of the weights, and those of several micro-batches are added up in it. Weights in
+bfloat16 have eight bits, so most updates are smaller than the distance to the next number and rounding to the nearest
+would drop them all. Stochastic rounding goes up or down with the odds that make the mean right. The two smaller ones
+are torchao's, which compiles its step: one kernel for each shape that trains, at the first step.
 """
 
 from __future__ import annotations

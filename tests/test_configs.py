@@ -13,6 +13,8 @@ from theworld.training.stages import LearningRates, Schedule, Stage
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SEPARATE = ("stage1", "stage2", "stage3")
+DIFFERENCES = {"small_card": "stage1"}
+"""Configs that go after another one, and that one."""
 
 
 def parsed(path: Path) -> dict:
@@ -26,8 +28,9 @@ def test_the_configs_are_found():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
 def test_a_config_parses_and_says_what_it_is(path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["theworld"])
+    before = [path.with_stem(DIFFERENCES[path.stem])] if path.stem in DIFFERENCES else []
     with pytest.raises(SystemExit) as stop:
-        main(["fit", f"--config={path}", "--print_config"])
+        main(["fit", *(f"--config={file}" for file in (*before, path)), "--print_config"])
     assert stop.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     stages = {
@@ -40,7 +43,8 @@ def test_a_config_parses_and_says_what_it_is(path, capsys, monkeypatch):
     assert devices * accumulate == config["data"]["micro_batches_per_step"]
 
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"theworld fit --config {path.relative_to(ROOT)}" in line for line in header)
+    command = " ".join(["theworld fit", *(f"--config {file.relative_to(ROOT)}" for file in (*before, path))])
+    assert any(command in line for line in header)
     text = " ".join(header)
     assert "Where the numbers come from:" in text
     assert "Cost:" in text
@@ -64,3 +68,8 @@ def test_each_stage_starts_from_the_export_of_the_one_before():
     for before, after in zip(separate, separate[1:], strict=False):
         (name,) = before["model"]["stages"]
         assert after["model"]["base"] == f"{before['trainer']['default_root_dir']}/export/{name}"
+
+
+def test_a_small_card_changes_memory_and_nothing_else():
+    difference = parsed(ROOT / "configs" / "small_card.yaml")
+    assert difference == {"model": {"low_bit_base": True, "stages": {"projection": {"recompute": "full"}}}}

@@ -8,6 +8,8 @@ checkpoint holds only what some stage trains; everything else comes from the bas
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Literal, cast
 
@@ -21,10 +23,12 @@ from torchmetrics import MeanMetric
 from theworld.evaluation.report import Prediction
 from theworld.models.attention.backends import AttentionBackend
 from theworld.models.live_rows import plan_live_rows
+from theworld.models.low_bit import check_low_bit_base, quantise_language
 from theworld.models.theworld import TheWorld, TheWorldOutput
+from theworld.training import optimizers
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
 from theworld.training.host_numbers import is_logged, log_numbers
-from theworld.training.optimizer_rules import optimizer_param_groups, promote, set_trainable
+from theworld.training.optimizer_rules import optimizer_param_groups, set_trainable
 from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
 from theworld.types import PADDING_DOCUMENT, Batch, PromptBatch
@@ -47,7 +51,10 @@ class TheWorldModule(LightningModule):
         attention_backend: Kernel of the language model's attention: `sdpa` (any device); on a GPU with bfloat16 also
             `flex`, `flash`, or `flash4` (the fastest on Hopper; needs the extra `flash4`).
         compile_layers: Compile the layers one by one (`theworld.models.execution`); pays on a GPU.
-        dtype: Type in which weights are loaded. What trains is kept in float32 whatever is chosen here.
+        dtype: Type in which weights are loaded. With `adamw` what trains is kept in float32 whatever is chosen here.
+        optimizer: `adamw`: float32 masters. `adamw_bf16`: bfloat16 weights and moments, rounded stochastically.
+            `adamw_8bit`: moments of 8 bits. See `theworld.training.optimizers` for their memory.
+        low_bit_base: Round the language model's matrices to 8 bits, for a small card; only where it never trains.
         weight_decay: AdamW's decay of matrices; norms, biases and embeddings have none.
         betas: AdamW's decay rates of the first and second moment.
         max_new_tokens: Longest answer that is generated, in tokens.
@@ -69,6 +76,8 @@ class TheWorldModule(LightningModule):
         attention_backend: AttentionBackend = "sdpa",
         compile_layers: bool = False,
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
+        optimizer: optimizers.OptimizerChoice = "adamw",
+        low_bit_base: bool = False,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         max_new_tokens: int = 32,
@@ -87,6 +96,11 @@ class TheWorldModule(LightningModule):
         self.attention_backend = attention_backend
         self.compile_layers = compile_layers
         self.load_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        optimizers.check_optimizer(optimizer, dtype=self.load_dtype)
+        self.optimizer_choice = optimizer
+        if low_bit_base:
+            check_low_bit_base(self._schedule.groups if self._schedule else ())
+        self.low_bit_base = low_bit_base
         self.weight_decay = weight_decay
         self.betas = betas
         self.max_new_tokens = max_new_tokens
@@ -116,25 +130,30 @@ class TheWorldModule(LightningModule):
     def configure_model(self) -> None:
         """Load the model once. What any stage trains is marked as trainable here, before a strategy wraps it."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        self._check_precision(fitting=fitting)
+        precision = str(self.trainer.precision)
+        optimizers.check_precision(self.optimizer_choice, dtype=self.load_dtype, precision=precision, fitting=fitting)
         if self.model is None:
-            self.model = TheWorld.from_pretrained(
-                self.base,
-                cosmos_model=self.cosmos_model,
-                enable_world=self.enable_world,
-                dtype=self.load_dtype,
-                world_projection_mode=self.world_projection_mode,
-                projection_architecture=self.projection_architecture,
-                world_image_size=self.world_image_size,
-                num_world_steps=self.num_world_steps,
-                max_world_steps=self.max_world_steps,
-                bidirectional_world=self.bidirectional_world,
-            ).train()
+            # On a card that a low-bit base is for, the whole base would not fit: it is loaded and rounded beside it.
+            with torch.device("cpu") if self.low_bit_base else nullcontext():
+                self.model = TheWorld.from_pretrained(
+                    self.base,
+                    cosmos_model=self.cosmos_model,
+                    enable_world=self.enable_world,
+                    dtype=self.load_dtype,
+                    world_projection_mode=self.world_projection_mode,
+                    projection_architecture=self.projection_architecture,
+                    world_image_size=self.world_image_size,
+                    num_world_steps=self.num_world_steps,
+                    max_world_steps=self.max_world_steps,
+                    bidirectional_world=self.bidirectional_world,
+                ).train()
+                if self.low_bit_base:
+                    quantise_language(self.model)
             self.model.attention_backend = self.attention_backend
             self._check_against_processor()
         if fitting:
             set_trainable(self.model, self.schedule.groups)
-            promote(self.model, self.schedule.groups)
+            optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
 
     def forward(self, batch: Batch) -> TheWorldOutput:
         """Weighted sum of the cross-entropy over the batch's targets, and their number."""
@@ -224,8 +243,7 @@ class TheWorldModule(LightningModule):
         """Set the learning rates of the coming optimizer step; a function of the step, so a resume needs no state."""
         optimizer = self.trainer.optimizers[0]
         rates = {group: self.schedule.learning_rate(group, self.global_step) for group in self.schedule.groups}
-        for param_group in optimizer.param_groups:
-            param_group["lr"] = rates[param_group["group"]]
+        optimizers.set_learning_rates(optimizer, rates)
         if self.steps_after(batch_idx) and is_logged(self.trainer, self.global_step + 1):
             log_numbers(self.trainer, {f"lr/{group}": rate for group, rate in rates.items()})
 
@@ -240,31 +258,33 @@ class TheWorldModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over all that any stage trains; it skips, and keeps no state of, what has no gradient yet."""
         groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
-        return torch.optim.AdamW([dict(group) for group in groups], lr=0.0, betas=self.betas)
+        return optimizers.make_optimizer(self.optimizer_choice, groups, betas=self.betas)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer,
+        optimizer_closure: Callable[[], Tensor] | None = None,
+    ) -> None:
+        """Round stochastically, where the optimizer does, by numbers that depend on the step alone."""
+        with optimizers.rounding_of_step(self.optimizer_choice, self.global_step, self.device):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep only the weights that some stage trains, and what Lightning counted its progress in."""
         checkpoint["state_dict"] = trained_weights(self.world, self.schedule.groups, prefix="model.")
         checkpoint["progress_unit"] = self._progress_unit.state(self.trainer)
+        checkpoint["optimizer_choice"] = self.optimizer_choice
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Refuse a checkpoint that does not hold exactly the weights the stages train."""
         expected = trained_weights(self.world, self.schedule.groups, prefix="model.")
         param_groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
         check_checkpoint(checkpoint, weights=expected, param_groups=param_groups)
-        promote(self.world, self.schedule.groups)
+        optimizers.check_same_optimizer(checkpoint, self.optimizer_choice)
+        optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
         self._progress_unit.load(cast(UnitState | None, checkpoint.get("progress_unit")))
-
-    def _check_precision(self, *, fitting: bool) -> None:
-        """What trains is float32; beside bfloat16 weights it needs autocast, and no plugin may cast it down."""
-        precision = self.trainer.precision
-        allowed = ("bf16-mixed",) if self.load_dtype == torch.bfloat16 else ("32-true", "bf16-mixed")
-        if precision not in allowed:
-            why = "what trains is kept in float32" if fitting else "images come in float32"
-            raise ValueError(
-                f"found trainer.precision={precision} with weights loaded as {self.load_dtype}, expected "
-                f"{' or '.join(allowed)}: {why}; change trainer.precision or model.dtype"
-            )
 
     def _check_against_processor(self) -> None:
         """The placeholders the data carries must be those the model fills in."""

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 
+from theworld.models.low_bit import state_on_true_base
+from theworld.models.theworld import TheWorld
 from theworld.training.module import TheWorldModule
 from theworld.types import Batch
 
@@ -16,7 +19,8 @@ class StageExport(Callback):
     """Writes `<trainer.default_root_dir>/<directory>/<stage>` when a stage is complete.
 
     The files are written to a neighbouring directory that is then renamed, so an export is never half there. An export
-    of the same name, from an earlier run, is replaced.
+    of the same name, from an earlier run, is replaced. With a low-bit base the language model is exported as it was
+    loaded, not as it was rounded.
 
     Args:
         enabled: False exports nothing.
@@ -48,9 +52,17 @@ class StageExport(Callback):
         for leftover in (unfinished, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        pl_module.world.save_pretrained(unfinished)
+        pl_module.world.save_pretrained(unfinished, state_dict=_exported(pl_module))
         trainer.datamodule.processor.save_pretrained(unfinished)
         if target.exists():
             target.rename(replaced)
         unfinished.rename(target)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _exported(pl_module: TheWorldModule) -> dict[str, Tensor] | None:
+    """Weights to write, if they are others than the model's own."""
+    if not pl_module.low_bit_base:
+        return None
+    base = TheWorld.from_pretrained(pl_module.base, enable_world=False, dtype=pl_module.load_dtype)
+    return state_on_true_base(pl_module.world, base)

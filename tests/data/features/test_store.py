@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
 import shutil
+import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -64,6 +68,29 @@ def test_an_interrupted_writer_goes_on_and_changes_no_byte(cache, tmp_path, stop
     assert rest.asked == ([[4, 5]] if stop == 2 else [[0, 1, 2], [3], [4, 5]])
     assert files(cache.folder) == files(tmp_path / "at once")
     assert cache.write().asked == []
+    assert files(cache.folder) == files(tmp_path / "at once")
+
+
+def test_a_killed_writer_goes_on_and_changes_no_byte(cache, shard, tmp_path):
+    """A real SIGKILL while the second shard is being made."""
+    cache.write(folder=tmp_path / "at once")
+
+    class Slow(Encoder):
+        def __call__(self, batches):
+            for made in super().__call__(batches):
+                time.sleep(0.0 if len(self.asked) < 3 else 60.0)
+                yield made
+
+    child = multiprocessing.get_context("fork").Process(target=cache.write, args=(Slow(),))
+    child.start()
+    while not shard(0).exists():
+        assert child.is_alive()
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert not shard(1).exists()
+    assert cache.write().asked == [[4, 5]]
     assert files(cache.folder) == files(tmp_path / "at once")
 
 

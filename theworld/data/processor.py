@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -259,8 +260,9 @@ class TheWorldProcessor:
     def _sample(self, segments: _Segments, image: Image.Image | None, id: str) -> Sample:
         """The opening, then the segments (token ids, whether they are targets)."""
         opening, types = self._opening_tensors
-        text = torch.tensor([token for ids, _ in segments for token in ids], dtype=torch.int64)
-        is_target = torch.tensor([target for ids, target in segments for _ in ids], dtype=torch.bool)
+        text = torch.from_numpy(np.array([token for ids, _ in segments for token in ids], dtype=np.int64))
+        lengths = [len(ids) for ids, _ in segments]
+        is_target = torch.from_numpy(np.repeat(np.array([target for _, target in segments], dtype=bool), lengths))
         labels = torch.where(is_target, text, IGNORE_INDEX)
         return Sample(
             id=id,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tests.data.features.conftest import Encoder, value
 from theworld.data.features import store as store_module
 from theworld.data.features.manifest import Manifest
+from theworld.data.features.shard import checksum
 from theworld.data.features.store import FeatureStore, open_features
 
 
@@ -120,13 +121,13 @@ def test_another_cache_is_neither_continued_nor_read(cache, change, named):
     assert cache.write(**change).asked == []
 
 
-@pytest.mark.parametrize("place", ["data", "crc32", "header"])
+@pytest.mark.parametrize("place", ["data", "sums", "header"])
 def test_a_flipped_bit_is_refused(cache, shard, place):
     cache.write()
     content = bytearray(shard(0).read_bytes())
-    offset = {"data": content.find(value(2).numpy().tobytes()) + 3, "crc32": len(content) - 1, "header": 12}[place]
-    if place == "crc32":  # the sums lie before or after the entries, as safetensors orders them
-        sums = load_file(shard(0))["crc32"]
+    offset = {"data": content.find(value(2).numpy().tobytes()) + 3, "sums": 0, "header": 12}[place]
+    if place == "sums":  # the sums lie before or after the entries, as safetensors orders them
+        sums = load_file(shard(0))["sums"]
         offset = content.find(sums.numpy().tobytes()) + 2 * 8
     content[offset] ^= 1
     shard(0).write_bytes(content)
@@ -215,3 +216,26 @@ def test_drawings_of_another_index_are_refused(cache):
 def test_a_tower_that_gives_something_else_is_refused(cache):
     with pytest.raises(ValueError, match=r"the tower gave torch.bfloat16 \(3, 5\), expected torch.float32"):
         cache.write(Encoder(torch.bfloat16))
+
+
+@pytest.mark.parametrize("words", [1, 511, 512, 513, 5000])
+def test_a_checksum_notices_flips_swaps_and_other_keys(words):
+    generator = torch.Generator().manual_seed(words)
+    entry = torch.randint(-(2**62), 2**62, (words,), generator=generator)
+    key = bytes(range(32))
+    before = checksum(key, entry)
+    assert checksum(key, entry.clone()) == before
+    for bit in (0, 1, 31, 62, 63):
+        flipped = entry.clone()
+        flipped[words // 2] ^= 1 << bit if bit < 63 else -(2**63)
+        assert checksum(key, flipped) != before, bit
+    for place in range(32):
+        assert checksum(key[:place] + bytes([key[place] ^ 128]) + key[place + 1 :], entry) != before
+    lost = entry.clone()
+    lost[words // 2 :] = 0
+    assert checksum(key, lost) != before
+    if words > 1024:
+        moved = torch.cat([entry[512:1024], entry[:512], entry[1024:]])
+        assert checksum(key, moved) != before
+    odd = entry.view(torch.uint8)[: 8 * words - 3]
+    assert checksum(key, odd) != checksum(key, torch.cat([odd[:-1], odd[-1:] ^ 1]))

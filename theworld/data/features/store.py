@@ -100,7 +100,7 @@ class FeatureStore:
             self._layouts[shard] = read_layout(self.folder / shard_name(shard), shard, self.manifest)
         layout = self._layouts[shard]
         entry = read_entry(self._descriptor(shard), layout, place, self.manifest)
-        if entry is None or checksum(key, entry) != layout.crc32[place]:
+        if entry is None or checksum(key, entry) != layout.sums[place]:
             raise ValueError(
                 f"{self.folder / shard_name(shard)}: entry {place}, for row {row}, is damaged or of another drawing "
                 "(its checksum differs); remove the shard and start the same `theworld data cache` again."

@@ -35,6 +35,7 @@ class CountedSamples:
         self.index = SimpleNamespace(name=name, sha256=hashlib.sha256(self.lengths.tobytes()).hexdigest())
         self.processor = processor
         self.unreadable = set(unreadable)
+        self.features: dict[str, object] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -42,7 +43,7 @@ class CountedSamples:
     def id(self, number: int) -> str:
         return f"{number}"
 
-    def __getitem__(self, number: int) -> Sample:
+    def read(self, number: int, *, cached: Collection[str] = ()) -> Sample:
         if number in self.unreadable:
             raise OSError(f"{self.id(number)}: gone")
         length, targets = int(self.lengths[number]), int(self.targets[number])

@@ -23,6 +23,7 @@ from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
+from theworld.training.callbacks.cached_features import CachedFeatures
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_progress import StageProgressBar
@@ -37,6 +38,7 @@ CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
 
 CALLBACKS = {
     "quarantine": Quarantine,
+    "cached_features": CachedFeatures,
     "stage_schedule": StageSchedule,
     "throughput": Throughput,
     "stage_validation": StageValidation,

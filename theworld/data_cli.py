@@ -1,8 +1,9 @@
-"""`theworld data …`: make synthetic scenes, index rows, write shards, look data over.
+"""`theworld data …`: make synthetic scenes, index rows, write shards, cache features, look data over.
 
     theworld data synthetic --num_train=100
     theworld data index --rows=osd.json --images=openimages --output=osd.parquet --base=google/gemma-3-4b-it
     theworld data shard --index=osd.parquet --rows=osd.json --images=openimages --output=shards
+    theworld data cache --index=shards/index.parquet --shards=shards --output=features --base=google/gemma-3-4b-it
     theworld data inspect --index=shards/index.parquet --shards=shards --token_budget=14336 --output=look
 
 Each tool is a function whose arguments are its flags; `theworld data index --help` lists them.
@@ -24,11 +25,12 @@ from theworld.data.inspection.findings import inspect_source, print_findings, wr
 from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.rows.formats import format_named
-from theworld.data.shards.store import ShardStore
+from theworld.data.shards.store import open_store
 from theworld.data.shards.tar_check import check_shards
 from theworld.data.shards.writer import SHARD_BYTES, write_shards
-from theworld.data.stores import FolderStore, RowStore
+from theworld.data.stores import FolderStore
 from theworld.data.synthetic import SyntheticScenes
+from theworld.feature_cache import cache_features
 from theworld.world_tokens import num_world_tokens
 
 
@@ -183,7 +185,7 @@ def inspect_rows(
         if not report.is_intact:
             sys.exit(1)
     findings = inspect_source(
-        _store(found, rows, images, shards),
+        open_store(found, rows, images, shards),
         found,
         row_format=format_named(found.header.row_format),
         token_budget=token_budget,
@@ -197,18 +199,11 @@ def inspect_rows(
         print(path)
 
 
-def _store(index: Index, rows: str | None, images: str | None, shards: str | None) -> RowStore:
-    if shards is not None and rows is None and images is None:
-        return ShardStore(index, shards)
-    if shards is None and rows is not None and images is not None:
-        return FolderStore(index, rows_path=Path(rows).expanduser(), image_folder=Path(images).expanduser())
-    raise ValueError(f"found rows={rows!r}, images={images!r}, shards={shards!r}, expected rows and images, or shards.")
-
-
 TOOLS: dict[str, tuple[Callable[..., object], dict[str, str]]] = {
     "synthetic": (SyntheticScenes, {}),
     "index": (index_rows, {"restart": "Throw away what an interrupted run has finished."}),
     "shard": (shard_rows, {}),
+    "cache": (cache_features, {"restart": "Throw away what is there of these features."}),
     "inspect": (inspect_rows, {"verify": "Read the shards from end to end, and name every row that is lost."}),
 }
 """Tools by name, with their arguments that take no value."""

@@ -22,6 +22,9 @@ IGNORE_INDEX = -100
 PADDING_DOCUMENT = -1
 """`document_ids` of a padding position; it attends to nothing but padding, itself included."""
 
+FEATURES = {"image_features": "pixel_values", "world_latents": "world_pixel_values"}
+"""Fields of a sample or batch for what a tower makes of pixels → the fields of these pixels, whose place it takes."""
+
 _ALWAYS_WAIT = ("cpu", "mps")
 """Kinds of device to which Lightning, too, never copies without waiting."""
 
@@ -46,6 +49,9 @@ class Sample:
         pixel_values: float32[I, 3, H, W], what SigLIP sees, normalised by the image processor.
         world_pixel_values: float32[W, 3, h, w] in [-1, 1], RGB, what the world encoder sees. `W` is 0 with the
             world branch off.
+        image_features: float[I, N, S], what the vision tower made of the images, in place of `pixel_values`, which then
+            hold no image.
+        world_latents: float32[W, C, F, h/8, w/8], the world encoder's output, in place of `world_pixel_values`.
     """
 
     id: str
@@ -54,6 +60,8 @@ class Sample:
     token_type_ids: Tensor
     pixel_values: Tensor
     world_pixel_values: Tensor
+    image_features: Tensor | None = None
+    world_latents: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +127,8 @@ class Batch:
         step_target_tokens: Target tokens of the whole optimizer step (all ranks, all micro-batches), from the plan;
             each counted with its loss weight.
         target_weights: float32[M], loss weight of each target; None when all are 1.
+        image_features: float[I, N, S] in place of `pixel_values`, as in `Sample`.
+        world_latents: float32[W, C, F, h/8, w/8] in place of `world_pixel_values`, as in `Sample`.
         ids: Names of the samples, in row order.
         failed: Those of them that could not be read and carry no loss.
         live_rows: The rows the last layers compute; None for all of them. The model plans it, before the transfer.
@@ -135,6 +145,8 @@ class Batch:
     target_positions: Tensor
     step_target_tokens: float
     target_weights: Tensor | None = None
+    image_features: Tensor | None = None
+    world_latents: Tensor | None = None
     ids: tuple[str, ...] = ()
     failed: tuple[FailedSample, ...] = ()
     live_rows: LiveRows | None = None

@@ -11,6 +11,16 @@ from theworld.models.parameter_groups import GROUPS
 from theworld.training.stages import LearningRates, Schedule, Stage
 
 
+def test_a_group_is_untouched_until_the_first_stage_that_trains_it():
+    stages = {
+        "a": Stage(learning_rates=LearningRates(world_projector=1.0), max_steps=3),
+        "b": Stage(learning_rates=LearningRates(vision=1.0), max_steps=4),
+        "c": Stage(learning_rates=LearningRates(world_projector=1.0), max_steps=5),
+    }
+    until = {group: Schedule(stages).untouched_until(group) for group in ("world_projector", "vision", "world_encoder")}
+    assert until == {"world_projector": 0, "vision": 3, "world_encoder": 12}
+
+
 def test_a_stage_can_give_every_group_a_rate():
     every = LearningRates(**dict.fromkeys(GROUPS, 1.0))
     assert tuple(every.trained()) == GROUPS

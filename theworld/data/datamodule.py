@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader
+from theworld.data.features.steps import LIVE, CachedSteps
+from theworld.data.features.store import FeatureStore
+from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader, check_step_size
 from theworld.data.packing.mixture import Mixture
-from theworld.data.packing.packed_rows import PackedRows
-from theworld.data.packing.plan import plan
+from theworld.data.packing.packed_rows import fixed_rows
 from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.samples import OSDSamples, Prompts
 from theworld.data.shards.node_cache import CACHE_BYTES, CACHE_FOLDER
-from theworld.data.splits import SourceConfig, SourceOpener, check_cache, check_sources, mixture
+from theworld.data.splits import SourceConfig, SourceOpener, check_cache, check_settings, check_sources, mixture
 from theworld.data.synthetic import SyntheticScenes
 from theworld.types import Batch, PromptBatch
 
@@ -32,10 +34,13 @@ class OSDDataModule(LightningDataModule):
         train_images: Folder of their images.
         train_index: Their index (`theworld data index`); by default rows are read through at every start.
         train_shards: Folder or URL of tar shards (`theworld data shard`), in place of path and images.
-        sources: Several sources to train on, in place of the four above.
+        train_features: Folder of cached features (`theworld data cache`), read in place of images by steps before the
+            first one that trains their tower.
+        sources: Several sources to train on, in place of the five above.
         val_path: OSD rows for the validation loss.
         val_images: Folder of their images.
         val_index: Their index.
+        val_features: Their cached features, read by validations before their tower has trained.
         test_path: Benchmark rows: one question each, with `qa_info`.
         test_images: Folder of their images.
         test_index: Their index.
@@ -67,10 +72,12 @@ class OSDDataModule(LightningDataModule):
         train_images: str | None = None,
         train_index: str | None = None,
         train_shards: str | None = None,
+        train_features: str | None = None,
         sources: list[SourceConfig] | None = None,
         val_path: str | None = None,
         val_images: str | None = None,
         val_index: str | None = None,
+        val_features: str | None = None,
         test_path: str | None = None,
         test_images: str | None = None,
         test_index: str | None = None,
@@ -93,38 +100,28 @@ class OSDDataModule(LightningDataModule):
         skip_malformed: bool = False,
     ):
         super().__init__()
+        of_format = partial(SourceConfig, row_format=row_format)
         self._sources = {
-            "train": SourceConfig(
+            "train": of_format(
                 name="train",
                 path=train_path,
                 images=train_images,
                 index=train_index,
                 shards=train_shards,
-                row_format=row_format,
+                features=train_features,
             ),
-            "val": SourceConfig(name="val", path=val_path, images=val_images, index=val_index, row_format=row_format),
-            "test": SourceConfig(
-                name="test", path=test_path, images=test_images, index=test_index, row_format=row_format
-            ),
+            "val": of_format(name="val", path=val_path, images=val_images, index=val_index, features=val_features),
+            "test": of_format(name="test", path=test_path, images=test_images, index=test_index),
         }
         self._mixed = tuple(sources or ())
         check_sources(self._sources, self._mixed, is_synthetic=synthetic is not None)
-        if token_budget < max_seq_length:
-            raise ValueError(
-                f"token_budget is {token_budget}, expected at least max_seq_length={max_seq_length}: "
-                "a packed row must hold the longest sample."
-            )
-        if enable_world and max_seq_length <= num_world_tokens:
-            raise ValueError(
-                f"max_seq_length is {max_seq_length}, expected more than num_world_tokens={num_world_tokens}, "
-                "which every sample carries; raise it, or use world_projection_mode 'channel' or a smaller "
-                "world_image_size."
-            )
-        for name, value in (("micro_batches_per_step", micro_batches_per_step), ("test_batch_size", test_batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1.")
-        if region_style not in ("box", "mask"):
-            raise ValueError(f"region_style is {region_style!r}, expected 'box' or 'mask'.")
+        check_settings(
+            max_seq_length=max_seq_length,
+            token_budget=token_budget,
+            world_tokens=num_world_tokens if enable_world else 0,
+            region_style=region_style,
+            counts={"micro_batches_per_step": micro_batches_per_step, "test_batch_size": test_batch_size},
+        )
         self.base = base
         self.synthetic = synthetic
         self.enable_world = enable_world
@@ -145,6 +142,7 @@ class OSDDataModule(LightningDataModule):
         self._processor: TheWorldProcessor | None = None
         self._samples: dict[str, OSDSamples] = {}
         self._mixture: Mixture | None = None
+        self._cached_steps: CachedSteps | None = None
         self._train_loader: PlanLoader | None = None
         self._train_state: LoaderState | None = None
 
@@ -169,12 +167,9 @@ class OSDDataModule(LightningDataModule):
         """Open the sources that `stage` needs, and print what was found."""
         if self.synthetic is not None:
             made = self.synthetic.generate(progress=False)
-            for split, path, images in (
-                ("train", made.train_path, made.train_images),
-                ("val", made.val_path, made.val_images),
-                ("test", made.test_path, made.test_images),
-            ):
-                self._sources[split] = replace(self._sources[split], path=str(path), images=str(images))
+            for split, source in self._sources.items():
+                path, images = getattr(made, f"{split}_path"), getattr(made, f"{split}_images")
+                self._sources[split] = replace(source, path=str(path), images=str(images))
         splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
         for split in splits:
             if self._sources[split].is_given and split not in self._samples:
@@ -182,12 +177,30 @@ class OSDDataModule(LightningDataModule):
         if stage == "fit" and self._mixture is None:
             self._mixture = self._mix()
 
+    @property
+    def features(self) -> list[FeatureStore]:
+        """The caches of all open sources that are trained on or validated."""
+        opened = [source.samples for source in self._mixture.sources] if self._mixture is not None else []
+        opened += [self._samples["val"]] if "val" in self._samples else []
+        return [store for samples in opened for store in samples.features.values()]
+
+    def use_features(self, steps: CachedSteps) -> None:
+        """Read features in place of images in these steps, as the callback `CachedFeatures` finds them."""
+        self._cached_steps = steps
+
     def train_dataloader(self) -> PlanLoader:
         """Planned packed rows; saves and restores its position with the checkpoint."""
-        self._check_step_size()
+        rank, world_size = self._rank()
+        if self.trainer is not None:
+            accumulate = self.trainer.accumulate_grad_batches
+            check_step_size(self.micro_batches_per_step, accumulate_grad_batches=accumulate, devices=world_size)
+            if self.features and self._cached_steps is None:
+                raise ValueError(
+                    "found cached features and nothing that says in which steps they may be read; add "
+                    "theworld.training.callbacks.cached_features.CachedFeatures to trainer.callbacks."
+                )
         if self._mixture is None:
             self._split("train")  # says what is missing
-        rank, world_size = self._rank()
         loader = PlanLoader(
             self._mixture or self._split("train"),
             budget=self.token_budget,
@@ -198,6 +211,7 @@ class OSDDataModule(LightningDataModule):
             num_workers=self.num_workers,
             max_images=self.max_images_per_row,
             window=self.shuffle_window,
+            cached=self._cached_steps or LIVE,
         )
         if self._train_state is not None:
             loader.load_state_dict(self._train_state)
@@ -214,17 +228,15 @@ class OSDDataModule(LightningDataModule):
             return []
         samples = self._split("val")
         rank, world_size = self._rank()
-        fixed = plan(
-            samples.lengths,
-            images=samples.num_images,
-            seed=self.seed,
-            epoch=0,
-            budget=self.token_budget,
-            micro_batches_per_step=world_size,
-            max_images=self.max_images_per_row,
-            shuffle=False,
+        rows = fixed_rows(
+            samples, budget=self.token_budget, rank=rank, world_size=world_size, max_images=self.max_images_per_row
         )
-        return FixedLoader(PackedRows(samples, fixed, rank=rank, world_size=world_size), num_workers=self.num_workers)
+
+        def choose_features() -> None:
+            if self._cached_steps is not None and self.trainer is not None:
+                rows.cached = self._cached_steps.after(self.trainer.global_step)
+
+        return FixedLoader(rows, num_workers=self.num_workers, before_pass=choose_features)
 
     def test_dataloader(self) -> FixedLoader[PromptBatch]:
         """Prompts and their questions."""
@@ -280,17 +292,6 @@ class OSDDataModule(LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-
-    def _check_step_size(self) -> None:
-        if self.trainer is None:
-            return
-        accumulate, devices = self.trainer.accumulate_grad_batches, self.trainer.world_size
-        if accumulate * devices != self.micro_batches_per_step:
-            raise ValueError(
-                f"found accumulate_grad_batches={accumulate} x {devices} devices = {accumulate * devices} rows a step, "
-                f"expected micro_batches_per_step={self.micro_batches_per_step}; set trainer.accumulate_grad_batches "
-                f"to micro_batches_per_step / devices, or data.micro_batches_per_step to {accumulate * devices}."
-            )
 
 
 @rank_zero_only

@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -165,12 +166,13 @@ class TheWorldProcessor:
         """How many whole turns, from the first on, fit into `max_seq_length` tokens; 0 if none does."""
         return sum(length <= max_seq_length for length, _ in self.count_tokens(turns))
 
-    def encode(self, turns: Sequence[Turn], image: Image.Image, id: str, *, max_seq_length: int) -> Sample:
+    def encode(self, turns: Sequence[Turn], image: Image.Image | None, id: str, *, max_seq_length: int) -> Sample:
         """One training sample; whole trailing turns that do not fit are left out.
 
         Args:
             turns: Questions and answers with `Region [g]` names.
-            image: RGB, with the regions drawn on it; seen by the vision tower and by the world encoder.
+            image: RGB, with the regions drawn on it; seen by the vision tower and by the world encoder. None: the
+                sample has its placeholders, but what fills them (pixels or features) is for the caller to add.
             id: Name of the row.
             max_seq_length: Largest length in tokens, placeholders included.
 
@@ -208,13 +210,13 @@ class TheWorldProcessor:
         segments += [(question, False), (self._model_header, False)]
         return self._sample(segments, image, id)
 
-    def pixels(self, image: Image.Image) -> Tensor:
-        """What the vision tower sees: float32[1, 3, H, W], normalised as its checkpoint says."""
+    def pixels(self, image: Image.Image | None) -> Tensor:
+        """What the vision tower sees: float32[I, 3, H, W], normalised as its checkpoint says; `I` is 1 or 0."""
         return self._vision_pixels(image)
 
-    def world_pixels(self, image: Image.Image) -> Tensor:
-        """What the world encoder sees: float32[W, 3, h, w] in [-1, 1]; `W` is 0 with the world off."""
-        if not self.enable_world:
+    def world_pixels(self, image: Image.Image | None) -> Tensor:
+        """What the world encoder sees: float32[W, 3, h, w] in [-1, 1]; `W` is 0 with the world off or no image."""
+        if not self.enable_world or image is None:
             return torch.empty(0, 3, self.world_image_size, self.world_image_size)
         return world_pixels(image, self.world_image_size)[None]  # (W, 3, h, w)
 
@@ -255,11 +257,12 @@ class TheWorldProcessor:
             return [encoded.ids for encoded in self._encode_batch(texts, add_special_tokens=False)]
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
-    def _sample(self, segments: _Segments, image: Image.Image, id: str) -> Sample:
+    def _sample(self, segments: _Segments, image: Image.Image | None, id: str) -> Sample:
         """The opening, then the segments (token ids, whether they are targets)."""
         opening, types = self._opening_tensors
-        text = torch.tensor([token for ids, _ in segments for token in ids], dtype=torch.int64)
-        is_target = torch.tensor([target for ids, target in segments for _ in ids], dtype=torch.bool)
+        text = torch.from_numpy(np.array([token for ids, _ in segments for token in ids], dtype=np.int64))
+        lengths = [len(ids) for ids, _ in segments]
+        is_target = torch.from_numpy(np.repeat(np.array([target for _, target in segments], dtype=bool), lengths))
         labels = torch.where(is_target, text, IGNORE_INDEX)
         return Sample(
             id=id,

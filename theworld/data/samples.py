@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from theworld.data.features.drawings import drawing_key
+from theworld.data.features.store import FeatureStore
 from theworld.data.indexing.index import Index
 from theworld.data.packing.collator import pad
 from theworld.data.pictures.regions import RegionStyle, global_regions
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.rows.osd import OSDFormat
 from theworld.data.rows.row import RowFormat
-from theworld.data.shown import show_row
+from theworld.data.shown import Described, describe_row, draw_row, show_row
 from theworld.data.stores import RowStore
-from theworld.types import IGNORE_INDEX, PromptBatch, Question, Sample
+from theworld.types import FEATURES, IGNORE_INDEX, PromptBatch, Question, Sample
 
 
 class OSDSamples(Dataset[Sample]):
@@ -29,6 +34,7 @@ class OSDSamples(Dataset[Sample]):
         processor: Text and images to tensors.
         row_format: How the JSON of a row is understood; OSD's by default.
         region_style: How regions are drawn.
+        features: Caches of what frozen towers make of the images, by the field of `Sample` that holds it.
 
     Attributes:
         lengths: int64[S], tokens of each sample.
@@ -45,12 +51,14 @@ class OSDSamples(Dataset[Sample]):
         processor: TheWorldProcessor,
         row_format: RowFormat | None = None,
         region_style: RegionStyle = "box",
+        features: Mapping[str, FeatureStore] | None = None,
     ):
         self.store = store
         self.index = index
         self.processor = processor
         self.row_format: RowFormat = row_format or OSDFormat()
         self.region_style = region_style
+        self.features: Mapping[str, FeatureStore] = features or {}
         self.lengths: NDArray[np.int64] = index.lengths[index.eligible]
         self.targets: NDArray[np.int64] = index.targets[index.eligible]
         self.num_images: NDArray[np.int64] = index.num_images[index.eligible]
@@ -60,23 +68,45 @@ class OSDSamples(Dataset[Sample]):
         return len(self.index)
 
     def __getitem__(self, number: int) -> Sample:
+        """The sample with its pixels; raises as `read` does."""
+        return self.read(number)
+
+    def read(self, number: int, *, cached: Collection[str] = ()) -> Sample:
         """The sample, checked against what the index counted.
 
+        Args:
+            number: Of the sample.
+            cached: Which of `features` to read in place of pixels. If no tower needs pixels the image is not even read.
+
         Raises:
-            ValueError: The row or its image is not what was indexed.
-            OSError: It cannot be read at the moment.
+            ValueError: The row, its image or its cached features are not what was indexed.
+            OSError: They cannot be read at the moment.
         """
-        row = int(self.index.eligible[number])
-        shown = show_row(self.store, self.index, row, row_format=self.row_format, region_style=self.region_style)
-        sample = self.processor.encode(shown.turns, shown.image, shown.id, max_seq_length=self.index.max_seq_length)
+        row = describe_row(self.store, self.index, int(self.index.eligible[number]), row_format=self.row_format)
+        sample = self.processor.encode(row.turns, None, row.id, max_seq_length=self.index.max_seq_length)
         found = len(sample.input_ids), int((sample.labels != IGNORE_INDEX).sum())
         expected = int(self.lengths[number]), int(self.targets[number])
         if found != expected:
             raise ValueError(
-                f"{self._where(row)}, id {shown.id!r}: found {found} (tokens, targets), expected "
+                f"{self._where(row.number)}, id {row.id!r}: found {found} (tokens, targets), expected "
                 f"{expected} from the index; the file or the tokenizer changed since it was indexed, start again."
             )
-        return sample
+        return replace(sample, **self._seen(row, cached))
+
+    def _seen(self, row: Described, cached: Collection[str]) -> dict[str, Any]:
+        """Pixels of the towers that run, and features of those that do not."""
+        towers = {"image_features": self.processor.pixels}
+        if self.processor.enable_world:
+            towers["world_latents"] = self.processor.world_pixels
+        seen: dict[str, Any] = {}
+        if cached:
+            key = drawing_key(self.index.text("image_sha256", row.number), row.regions, self.region_style)
+            seen = {name: self.features[name].read(row.number, key)[None] for name in towers if name in cached}
+        live = [name for name in towers if name not in cached]
+        if live:
+            image = draw_row(self.store, self.index, row, region_style=self.region_style)
+            seen |= {FEATURES[name]: towers[name](image) for name in live}
+        return seen
 
     def id(self, number: int) -> str:
         """The sample's name, unique in its source."""

@@ -30,10 +30,64 @@ class Shown:
     image: Image.Image
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A row without its pixels: all that decides, besides the image file, what is drawn.
+
+    Attributes:
+        number: Row number in the source.
+        id: The row's name.
+        turns: The kept turns, with `Region [g]` names.
+        regions: The regions that these turns mention, which are those to be drawn.
+    """
+
+    number: int
+    id: str
+    turns: tuple[Turn, ...]
+    regions: tuple[Region, ...]
+
+
+def describe_row(store: RowStore, index: Index, number: int, *, row_format: RowFormat) -> Described:
+    """Read one row, but not its image.
+
+    Args:
+        store: Where rows and images come from.
+        index: The index of the source; says how many turns are kept.
+        number: Row number in the source.
+        row_format: How the JSON of a row is understood.
+
+    Raises:
+        ValueError: The row is not what was indexed.
+        OSError: It cannot be read at the moment.
+    """
+    row = row_format.parse(store.row_bytes(number), number=number, where=f"{store.name}, row {number}")
+    kept = int(index.kept_turns[number])
+    named, regions = global_regions(row.turns, row.boxes, row.rles)
+    mentioned = tuple(region for region in regions if region.first_turn < kept)
+    return Described(number=number, id=row.id, turns=named[:kept], regions=mentioned)
+
+
+def draw_row(store: RowStore, index: Index, row: Described, *, region_style: RegionStyle) -> Image.Image:
+    """The image of a row, RGB, with its regions drawn on it.
+
+    Args:
+        store: Where rows and images come from.
+        index: The index of the source.
+        row: What `describe_row` gave.
+        region_style: How regions are drawn.
+
+    Raises:
+        ValueError: The image is not what was indexed.
+        OSError: It cannot be read at the moment.
+    """
+    name = f"{store.name}, row {row.number}, id {row.id!r}, {index.text('image', row.number)}"
+    return draw_regions(load_image(store.image_bytes(row.number), name), row.regions, style=region_style)
+
+
 def show_row(
     store: RowStore, index: Index, number: int, *, row_format: RowFormat, region_style: RegionStyle = "box"
 ) -> Shown:
-    """Read one row and draw it.
+    """Read one row and draw it: `describe_row`, then `draw_row`.
 
     Args:
         store: Where rows and images come from.
@@ -46,11 +100,6 @@ def show_row(
         ValueError: The row or its image is not what was indexed.
         OSError: It cannot be read at the moment.
     """
-    where = f"{store.name}, row {number}"
-    row = row_format.parse(store.row_bytes(number), number=number, where=where)
-    kept = int(index.kept_turns[number])
-    named, regions = global_regions(row.turns, row.boxes, row.rles)
-    mentioned = tuple(region for region in regions if region.first_turn < kept)
-    name = f"{where}, id {row.id!r}, {index.text('image', number)}"
-    image = draw_regions(load_image(store.image_bytes(number), name), mentioned, style=region_style)
-    return Shown(id=row.id, turns=named[:kept], regions=mentioned, image=image)
+    row = describe_row(store, index, number, row_format=row_format)
+    image = draw_row(store, index, row, region_style=region_style)
+    return Shown(id=row.id, turns=row.turns, regions=row.regions, image=image)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from theworld.data.features.preprocessing import preprocessing_sha256
+from theworld.data.features.store import FeatureStore, open_features
 from theworld.data.indexing.build import build_index
 from theworld.data.indexing.header import make_header, refuse_other
 from theworld.data.indexing.index import Index
@@ -31,6 +33,7 @@ class SourceConfig:
             through at every start, and shards in a folder have theirs beside them.
         shards: Folder or URL of tar shards, in place of path and images.
         row_format: What the rows are: `osd`, `llava` or `vsr`.
+        features: Folder of cached features of frozen towers (`theworld data cache`), read as long as they stay frozen.
         share: How often each of its samples is seen in an epoch; 0.5: half of them, the other half in the next epoch.
         loss_weight: What a target token counts in the loss, beside those of other sources.
     """
@@ -41,13 +44,14 @@ class SourceConfig:
     index: str | None = None
     shards: str | None = None
     row_format: str = "osd"
+    features: str | None = None
     share: float = 1.0
     loss_weight: float = 1.0
 
     @property
     def is_given(self) -> bool:
         """Whether it says where anything is."""
-        return any((self.path, self.images, self.index, self.shards))
+        return any((self.path, self.images, self.index, self.shards, self.features))
 
     def check(self, prefix: str) -> None:
         """Refuse what does not fit together.
@@ -70,6 +74,11 @@ class SourceConfig:
             raise ValueError(
                 f"found {prefix}index={self.index!r} alone, expected {prefix}path and {prefix}images, or "
                 f"{prefix}shards, beside it."
+            )
+        if self.features is not None and self.path is None and self.shards is None:
+            raise ValueError(
+                f"found {prefix}features={self.features!r} alone, expected the rows that they were made of beside it; "
+                f"give {prefix}path and {prefix}images, or {prefix}shards."
             )
 
 
@@ -126,8 +135,24 @@ class SourceOpener:
                 index = self._read(source, Path(source.index).expanduser())
             store = FolderStore(index, rows_path=path, image_folder=images)
         return OSDSamples(
-            store, index=index, processor=self.processor, row_format=row_format, region_style=self.region_style
+            store,
+            index=index,
+            processor=self.processor,
+            row_format=row_format,
+            region_style=self.region_style,
+            features=self._features(source, index),
         )
+
+    def _features(self, source: SourceConfig, index: Index) -> dict[str, FeatureStore]:
+        if source.features is None:
+            return {}
+        stores = open_features(source.features, enable_world=self.processor.enable_world)
+        for feature, store in stores.items():
+            made = preprocessing_sha256(self.processor, feature, region_style=self.region_style)
+            expected = {"index_sha256": index.sha256, "preprocessing_sha256": made}
+            fix = f"Make it again with `theworld data cache`, or leave out the features of {source.name}."
+            store.refuse_other(expected, fix=fix)
+        return stores
 
     def _read(self, source: SourceConfig, path: Path) -> Index:
         index = Index.read(path, name=source.name)
@@ -166,6 +191,36 @@ def check_sources(splits: Mapping[str, SourceConfig], mixed: Sequence[SourceConf
     if mixed and (is_synthetic or splits["train"].is_given):
         other = "`synthetic`" if is_synthetic else "train_path or train_shards"
         raise ValueError(f"found `sources` and {other}, expected one of them; remove the other.")
+
+
+def check_settings(
+    *, max_seq_length: int, token_budget: int, world_tokens: int, region_style: str, counts: Mapping[str, int]
+) -> None:
+    """Refuse samples that no packed row can hold, samples that hold nothing, and other values that make no sense.
+
+    Args:
+        max_seq_length: Longest sample, in tokens.
+        token_budget: Tokens of a packed row.
+        world_tokens: World placeholders of a sample.
+        region_style: How regions are drawn.
+        counts: By name, what must be at least 1.
+    """
+    if token_budget < max_seq_length:
+        raise ValueError(
+            f"token_budget is {token_budget}, expected at least max_seq_length={max_seq_length}: "
+            "a packed row must hold the longest sample."
+        )
+    if world_tokens and max_seq_length <= world_tokens:
+        raise ValueError(
+            f"max_seq_length is {max_seq_length}, expected more than num_world_tokens={world_tokens}, "
+            "which every sample carries; raise it, or use world_projection_mode 'channel' or a smaller "
+            "world_image_size."
+        )
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1.")
+    if region_style not in ("box", "mask"):
+        raise ValueError(f"region_style is {region_style!r}, expected 'box' or 'mask'.")
 
 
 def mixture(configs: Sequence[SourceConfig], samples: Sequence[OSDSamples]) -> Mixture:

@@ -34,6 +34,8 @@ def image_tokens(
     projector = gemma.model.multi_modal_projector
     if pixel_values is not None and len(pixel_values) > 0:
         features = image_features(gemma, pixel_values)
+    elif features is not None:  # laid out as the pool does it: for another layout matrix products round differently
+        features = features.transpose(1, 2).contiguous().transpose(1, 2)  # (I, N, S)
     if features is None or len(features) == 0:
         return gemma.lm_head.weight.new_empty(0, 0, gemma.lm_head.weight.shape[1])
     return (projector.mm_soft_emb_norm(features) @ projector.mm_input_projection_weight).type_as(features)

@@ -112,7 +112,8 @@ class WorldEncoder(nn.Module):
         # A single frame needs none of the caches with which diffusers streams a video.
         moments = self.quant_conv(self.encoder(frames))  # (W, 2C, F, h/8, w/8)
         mode = moments.chunk(2, dim=1)[0].float()  # (W, C, F, h/8, w/8)
-        return (mode - self.latents_mean) / self.latents_std
+        # Contiguous whatever the convolutions chose, as cached latents are: the projector rounds by the layout.
+        return ((mode - self.latents_mean) / self.latents_std).contiguous()
 
 
 def check_range(pixels: Tensor) -> None:

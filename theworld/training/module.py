@@ -164,6 +164,8 @@ class TheWorldModule(LightningModule):
             document_ids=batch.document_ids,
             pixel_values=batch.pixel_values,
             world_pixel_values=batch.world_pixel_values,
+            image_features=batch.image_features,
+            world_latents=batch.world_latents,
             labels=batch.labels,
             target_positions=batch.target_positions,
             target_weights=batch.target_weights,

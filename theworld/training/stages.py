@@ -100,6 +100,11 @@ class Schedule:
         """Groups that train in at least one stage, in the order of `GROUPS`."""
         return tuple(group for group in GROUPS if any(group in s.learning_rates.trained() for s in self.stages))
 
+    def untouched_until(self, group: str) -> int:
+        """How many optimizer steps are made before the first one that trains `group`; all of them if none does."""
+        ends = zip(self.stages, self.boundaries, strict=True)
+        return next((end - s.max_steps for s, end in ends if group in s.learning_rates.trained()), self.total_steps)
+
     def stage_index(self, step: int) -> int:
         """Number of the stage in which optimizer step `step` is made; the last one for any later step."""
         return min(bisect_right(self.boundaries, step), len(self.stages) - 1)

@@ -1,4 +1,4 @@
-"""Samples a second and core from JSON and JPEG to packed rows, where the time goes, and the same from cached arrays.
+"""Samples a second and core from JSON and JPEG to packed rows, and where the time goes.
 
     python experiments/speed/data/live_path.py --source /tmp/osd
 
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from make_osd import write
 from PIL import Image
-from torch import Tensor
 from transformers import Gemma3ImageProcessorPil
 
 from theworld.data.indexing.file import index_file
@@ -37,66 +36,32 @@ from theworld.data.pictures.regions import draw_regions, global_regions
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore
-from theworld.types import Sample
 
 VISION_SIDE, WORLD_SIDE = 896, 512
 IMAGE_TOKENS, WORLD_TOKENS = 256, 4096
 BUDGET, MAX_SEQ_LENGTH = 10240, 6144
-FEATURES, LATENT = (1, IMAGE_TOKENS, 2560), (1, 16, WORLD_SIDE // 8, WORLD_SIDE // 8)
-"""What a cache would hold of a sample, in 2 bytes each: Gemma's image embeddings and the VAE's latent, 1.4 MB."""
-
-NO_IMAGE = Image.new("RGB", (1, 1))
 
 
-class CachedProcessor(TheWorldProcessor):
-    """Reads features and latents where the live path prepares pixels; the rest is the same."""
-
-    def __init__(self, *args: object, features: Tensor, latents: Tensor, **settings: object):
-        super().__init__(*args, **settings)
-        self.features, self.latents, self.number = features, latents, 0
-
-    def pixels(self, image: Image.Image) -> Tensor:
-        """The features of the next sample."""
-        self.number = (self.number + 1) % len(self.features)
-        return self.features[self.number]
-
-    def world_pixels(self, image: Image.Image) -> Tensor:
-        """Its latent."""
-        return self.latents[self.number]
-
-
-class CachedSamples(OSDSamples):
-    """Samples whose image is neither read nor drawn."""
-
-    def __getitem__(self, number: int) -> Sample:
-        row = int(self.index.eligible[number])
-        parsed = self.row_format.parse(self.store.row_bytes(row), number=row, where="")
-        named, _ = global_regions(parsed.turns, parsed.boxes, parsed.rles)
-        kept = named[: int(self.index.kept_turns[row])]
-        return self.processor.encode(kept, NO_IMAGE, parsed.id, max_seq_length=self.index.max_seq_length)
-
-
-def make_processor(kind: type[TheWorldProcessor] = TheWorldProcessor, **more: object) -> TheWorldProcessor:
+def make_processor() -> TheWorldProcessor:
     tiny = TheWorldProcessor.from_pretrained("theworld-tiny", num_world_tokens=1, world_image_size=8)
     size = {"height": VISION_SIDE, "width": VISION_SIDE}
     images = Gemma3ImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_pan_and_scan=False)
-    return kind(
+    return TheWorldProcessor(
         tiny.tokenizer,
         images,
         num_image_tokens=IMAGE_TOKENS,
         num_world_tokens=WORLD_TOKENS,
         world_image_size=WORLD_SIDE,
-        **more,
     )
 
 
-def make_samples(source: Path, processor: TheWorldProcessor, kind: type[OSDSamples] = OSDSamples) -> OSDSamples:
+def make_samples(source: Path, processor: TheWorldProcessor) -> OSDSamples:
     output = source / "index.parquet"
     where = {"rows_path": source / "rows.json", "image_folder": source / "images"}
     if not output.exists():
         index_file(**where, output=output, processor=processor, max_seq_length=MAX_SEQ_LENGTH)
     index = Index.read(output)
-    return kind(FolderStore(index, **where), index=index, processor=processor)
+    return OSDSamples(FolderStore(index, **where), index=index, processor=processor)
 
 
 def make_rows(samples: OSDSamples) -> PackedRows:
@@ -197,12 +162,6 @@ def main() -> None:
         if arguments.workers:
             found = loader_rate(rows, arguments.workers, arguments.seconds)
             print(f"live path, {arguments.workers} workers: {found:.1f} samples a second of wall time")
-        arrays = {
-            "features": torch.rand(64, *FEATURES).to(torch.bfloat16),
-            "latents": torch.rand(64, *LATENT).to(torch.bfloat16),
-        }
-        cached = make_rows(make_samples(source, make_processor(CachedProcessor, **arrays), CachedSamples))
-        print("from cached arrays: {:.0f} samples a CPU second ({:.0f})".format(*rate(cached, arguments.seconds)))
 
 
 if __name__ == "__main__":

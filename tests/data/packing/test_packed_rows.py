@@ -110,7 +110,7 @@ def test_a_failing_sample_of_a_weighted_source_takes_its_weight_along(broken):
 
 def test_other_errors_are_bugs_and_are_not_replaced():
     class Buggy(CountedSamples):
-        def __getitem__(self, number):
+        def read(self, number, *, cached=()):
             raise TypeError("a bug")
 
     samples = Buggy([10, 10])

@@ -6,12 +6,12 @@ Shape legend: `B` rows · `T` tokens of a row · `M` targets · `I` images · `W
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from theworld.types import IGNORE_INDEX, PADDING_DOCUMENT, Batch, FailedSample, Sample, TokenType
+from theworld.types import FEATURES, IGNORE_INDEX, PADDING_DOCUMENT, Batch, FailedSample, Sample, TokenType
 
 
 def pack(
@@ -34,7 +34,8 @@ def pack(
         failed: What to note of samples that were replaced.
 
     Raises:
-        ValueError: The samples exceed the budget, or a sample's first token is a target.
+        ValueError: The samples exceed the budget, a sample's first token is a target, or some samples hold pixels and
+            others features of the same tower.
     """
     lengths = [len(sample.input_ids) for sample in samples]
     total = sum(lengths)
@@ -56,8 +57,7 @@ def pack(
         target_positions=_target_positions(samples, starts),
         step_target_tokens=step_target_tokens,
         target_weights=None if loss_weights is None else _target_weights(samples, loss_weights),
-        pixel_values=torch.cat([sample.pixel_values for sample in samples]),  # (I, 3, H, W)
-        world_pixel_values=torch.cat([sample.world_pixel_values for sample in samples]),  # (W, 3, h, w)
+        **_seen(samples),
         ids=tuple(sample.id for sample in samples),
         failed=tuple(failed),
         document_lengths=tuple(lengths),
@@ -73,7 +73,7 @@ def pad(samples: Sequence[Sample], *, pad_token_id: int, side: Literal["left", "
         side: Where the filling goes: `left` for generation, `right` otherwise.
 
     Raises:
-        ValueError: No samples, an unknown side, or a sample's first token is a target.
+        ValueError: No samples, an unknown side, a sample's first token is a target, or a mixture as in `pack`.
     """
     if side not in ("left", "right") or not samples:
         raise ValueError(
@@ -100,11 +100,26 @@ def pad(samples: Sequence[Sample], *, pad_token_id: int, side: Literal["left", "
         document_ids=stack([torch.zeros(length, dtype=torch.int64) for length in lengths], PADDING_DOCUMENT),
         target_positions=target_positions,
         step_target_tokens=len(target_positions),
-        pixel_values=torch.cat([sample.pixel_values for sample in samples]),  # (I, 3, H, W)
-        world_pixel_values=torch.cat([sample.world_pixel_values for sample in samples]),  # (W, 3, h, w)
+        **_seen(samples),
         ids=tuple(sample.id for sample in samples),
         document_lengths=tuple(lengths),
     )
+
+
+def _seen(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Pixels of all samples, and where a tower's features take their place, these; None where they do not."""
+    seen: dict[str, Any] = {}
+    for feature, pixels in FEATURES.items():
+        given = [getattr(sample, feature) for sample in samples]
+        live = [sample.id for sample, tensor in zip(samples, given, strict=True) if tensor is None]
+        if live and len(live) < len(given):
+            raise ValueError(
+                f"found {feature} in some samples of a row but not in {live[:3]}, expected all of them or none; cache "
+                "the features of every source (`theworld data cache`), or of none."
+            )
+        seen[feature] = None if live else torch.cat(given)
+        seen[pixels] = torch.cat([getattr(sample, pixels) for sample in samples])
+    return seen
 
 
 def _target_weights(samples: Sequence[Sample], loss_weights: Sequence[float]) -> Tensor:

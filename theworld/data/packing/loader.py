@@ -5,7 +5,7 @@ None of them is a `DataLoader`, so Lightning leaves their sharding alone: a rank
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypedDict, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from theworld import __version__
+from theworld.data.features.steps import LIVE, CachedSteps
 from theworld.data.packing.memory import keep_freed_memory
 from theworld.data.packing.mixture import Mixture, Samples, as_mixture
 from theworld.data.packing.packed_rows import PackedRows
@@ -39,15 +40,19 @@ class FixedLoader(Generic[_Item]):
     Args:
         dataset: Whole batches.
         num_workers: Worker processes; 0 reads in this process.
+        before_pass: Called before each pass, when the worker processes do not have the data set yet.
     """
 
-    def __init__(self, dataset: Dataset[_Item], *, num_workers: int = 0):
+    def __init__(self, dataset: Dataset[_Item], *, num_workers: int = 0, before_pass: Callable[[], None] | None = None):
         self.batches = _in_order(dataset, num_workers)
+        self.before_pass = before_pass
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[_Item]:
+        if self.before_pass is not None:
+            self.before_pass()
         return iter(self.batches)
 
 
@@ -69,6 +74,7 @@ class PlanLoader:
         num_workers: Worker processes; 0 reads in this process.
         max_images: Most images of a packed row; None for any number.
         window: Shards that are shuffled together; None shuffles everything.
+        cached: In which optimizer steps features are read in place of pixels, if the samples have them.
 
     Attributes:
         epoch: Epoch of the next batch.
@@ -87,6 +93,7 @@ class PlanLoader:
         num_workers: int = 0,
         max_images: int | None = None,
         window: int | None = None,
+        cached: CachedSteps = LIVE,
     ):
         if micro_batches_per_step % world_size:
             raise ValueError(
@@ -101,6 +108,7 @@ class PlanLoader:
         self.num_workers = num_workers
         self.max_images = max_images
         self.window = window
+        self.cached = cached
         self.epoch = 0
         self._num_steps: int | None = None
         cycle = [self._plan(epoch) for epoch in range(self.mixture.cycle)]
@@ -120,6 +128,8 @@ class PlanLoader:
             world_size=self.world_size,
             first=self._consumed,
             replace_failures=True,
+            cached=self.cached,
+            first_step=self.epoch * self.plan.num_steps,  # every epoch has as many
         )
         for batch in _in_order(rows, self.num_workers):
             self._consumed += 1
@@ -197,6 +207,23 @@ class PlanLoader:
             "window": self.window,
             "sources": self.mixture.fingerprint(),
         }
+
+
+def check_step_size(micro_batches_per_step: int, *, accumulate_grad_batches: int, devices: int) -> None:
+    """Refuse an optimizer step of other rows than the plan's.
+
+    Args:
+        micro_batches_per_step: Packed rows of a planned step.
+        accumulate_grad_batches: The trainer's.
+        devices: The trainer's, on all nodes.
+    """
+    found = accumulate_grad_batches * devices
+    if found != micro_batches_per_step:
+        raise ValueError(
+            f"found accumulate_grad_batches={accumulate_grad_batches} x {devices} devices = {found} rows a step, "
+            f"expected micro_batches_per_step={micro_batches_per_step}; set trainer.accumulate_grad_batches "
+            f"to micro_batches_per_step / devices, or data.micro_batches_per_step to {found}."
+        )
 
 
 def _changes(saved: Mapping[str, object], found: Mapping[str, object], prefix: str = "") -> list[str]:

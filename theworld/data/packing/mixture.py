@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from theworld.data.features.store import FeatureStore
 from theworld.data.indexing.index import Index
 from theworld.data.processor import TheWorldProcessor
 from theworld.types import Sample
@@ -38,6 +40,7 @@ class Samples(Protocol):
         targets: int64[S], target tokens.
         num_images: int64[S].
         groups: int64[S], the shard of each, or None outside shards.
+        features: Caches of what frozen towers make of its images, by the field of `Sample` that holds it.
     """
 
     index: Index
@@ -46,11 +49,12 @@ class Samples(Protocol):
     targets: _Ints
     num_images: _Ints
     groups: _Ints | None
+    features: Mapping[str, FeatureStore]
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int) -> Sample:
-        """The sample; ValueError or OSError if it cannot be read."""
+    def read(self, number: int, *, cached: Collection[str] = ()) -> Sample:
+        """The sample, with these features in place of pixels; ValueError or OSError if it cannot be read."""
 
     def id(self, number: int) -> str:
         """Its name, without reading it."""
@@ -102,6 +106,7 @@ class Mixture(Dataset[Sample]):
         groups: int64[S], the shard of each, numbered through; None if a source has no shards.
         weights: float64[S], loss weight of a target token; None if all are 1.
         cycle: Epochs after which the same samples are seen again.
+        features: Which features are cached (for every source, or for none), and one entry of zeros of each.
     """
 
     def __init__(self, sources: Sequence[Source]):
@@ -115,6 +120,7 @@ class Mixture(Dataset[Sample]):
         self.weights: NDArray[np.float64] | None = None
         if any(source.loss_weight != 1 for source in sources):
             self.weights = np.concatenate([np.full(len(s.samples), s.loss_weight) for s in sources])
+        self.features = _features(sources)
         self.cycle = math.lcm(*(source.fraction.denominator for source in sources))
         self._ends = np.cumsum([len(source.samples) for source in sources])
 
@@ -123,9 +129,16 @@ class Mixture(Dataset[Sample]):
         return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> Sample:
-        """The sample; its id begins with the source's name if there are several."""
+        """The sample with its pixels."""
+        return self.read(number)
+
+    def read(self, number: int, *, cached: Collection[str] = ()) -> Sample:
+        """The sample, with the features that `cached` names in place of pixels.
+
+        Its id begins with the source's name if there are several.
+        """
         source, own = self._locate(number)
-        sample = source.samples[own]
+        sample = source.samples.read(own, cached=cached)
         return sample if len(self.sources) == 1 else replace(sample, id=f"{source.name}/{sample.id}")
 
     def id(self, number: int) -> str:
@@ -202,6 +215,20 @@ def _check(sources: Sequence[Source]) -> None:
             f"the shares {shares} come round after {cycle} epochs, expected at most {MAX_CYCLE}; choose fractions with "
             "small denominators in common."
         )
+
+
+def _features(sources: Sequence[Source]) -> dict[str, Tensor]:
+    """Zeros of each feature that is cached; all sources must have the same ones, for a row may hold any of them."""
+    zeros = [{name: store.zeros() for name, store in source.samples.features.items()} for source in sources]
+    for source, found in zip(sources[1:], zeros[1:], strict=True):
+        shapes = [{name: (entry.shape, entry.dtype) for name, entry in made.items()} for made in (zeros[0], found)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"found the cached features {shapes[0]} for source {sources[0].name!r} and {shapes[1]} for "
+                f"{source.name!r}, expected the same; a row may mix their samples: cache the features of every source "
+                "(`theworld data cache`), or of none."
+            )
+    return zeros[0]
 
 
 def _groups(sources: Sequence[Source]) -> _Ints | None:

@@ -8,6 +8,7 @@ Shape legend: `H`, `W` the vision tower's input.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from transformers import Gemma3ImageProcessorPil
@@ -39,13 +40,15 @@ class VisionPixels:
         made = image_processor(images=[every_byte], do_resize=False, do_pan_and_scan=False, return_tensors="np")
         self._values = ByteTable(made["pixel_values"][0].reshape(3, 256).astype(np.float32))
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """The input made of one image.
+    def __call__(self, image: Image.Image | None) -> Tensor:
+        """The input made of one image, or of none.
 
         Args:
             image: RGB, of any size.
 
         Returns:
-            float32[1, 3, H, W], normalised.
+            float32[I, 3, H, W], normalised; `I` is 1, or 0 without an image.
         """
+        if image is None:
+            return torch.empty(0, 3, self._size[1], self._size[0])
         return self._values(image.resize(self._size, self._resample))[None]  # (1, 3, H, W)

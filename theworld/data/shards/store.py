@@ -11,6 +11,7 @@ from theworld.data.shards.layout import ShardLayout
 from theworld.data.shards.node_cache import CACHE_BYTES, CACHE_FOLDER, CachedBytes, NodeCache
 from theworld.data.shards.remote import ByteSource, RemoteBytes, open_bytes
 from theworld.data.shards.tar_member import BLOCK, Member, check_image, check_row
+from theworld.data.stores import FolderStore, RowStore
 
 
 class ShardStore:
@@ -101,3 +102,22 @@ def _checked(source: ByteSource, shard: SourceFile, member: Member, check: Calla
     found = member.contents(source.read(shard, member.start, BLOCK + member.size))
     check(found)
     return found
+
+
+def open_store(index: Index, rows: str | None, images: str | None, shards: str | None) -> RowStore:
+    """The store of an index, from a tool's flags.
+
+    Args:
+        index: Of the source.
+        rows: The file that was indexed.
+        images: The folder that was indexed.
+        shards: Folder or URL of the tars, in place of the two.
+
+    Raises:
+        ValueError: Not exactly one of the two is given, or it is not what was indexed.
+    """
+    if shards is not None and rows is None and images is None:
+        return ShardStore(index, shards)
+    if shards is None and rows is not None and images is not None:
+        return FolderStore(index, rows_path=Path(rows).expanduser(), image_folder=Path(images).expanduser())
+    raise ValueError(f"found rows={rows!r}, images={images!r}, shards={shards!r}, expected rows and images, or shards.")

@@ -72,7 +72,7 @@ def write_shards(
     output = Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     shards = []
-    with _only_writer(output), byte_bar("writing shards", int(plan.shard_bytes.sum()), shown=progress) as advance:
+    with only_writer(output), byte_bar("writing shards", int(plan.shard_bytes.sum()), shown=progress) as advance:
         sums = _Sums(output, f"# theworld data shard: rows {index.sha256}, {shard_bytes} bytes a shard")
         for number, size in enumerate(plan.shard_bytes.tolist()):
             name = f"shard-{number:06d}.tar"
@@ -194,7 +194,7 @@ class _Sums:
 
 
 @contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path) -> Iterator[None]:
     """Hold the folder itself as a lock, which the system frees when its holder dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

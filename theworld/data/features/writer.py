@@ -1,0 +1,130 @@
+"""Writing the cache of one tower: shard after shard, each complete or not there, going on where a run was cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from theworld.data.features.drawings import Drawings
+from theworld.data.features.manifest import MANIFEST, UNFINISHED, Manifest
+from theworld.data.features.shard import DTYPES, read_layout, shard_name, write_shard
+from theworld.data.shards.writer import only_writer
+
+Encode = Callable[[Sequence[list[int]]], Iterable[Tensor]]
+"""From batches of entry numbers to the features of each, [batch, *shape]."""
+
+
+def write_features(
+    folder: Path,
+    manifest: Manifest,
+    drawings: Drawings,
+    encode: Encode,
+    *,
+    restart: bool = False,
+    progress: bool = True,
+) -> bool:
+    """Write what is missing. Batches never reach over a shard's end, so an interruption changes no byte of any shard.
+
+    Args:
+        folder: Of this tower's cache.
+        manifest: What it is made with and from.
+        drawings: Of the source.
+        encode: Called once, with the batches of all missing shards.
+        restart: Throw away what is there.
+        progress: Show a progress bar.
+
+    Returns:
+        Whether anything was missing.
+
+    Raises:
+        ValueError: The folder holds something else, another process writes to it, or `encode` gives something else than
+            the manifest says.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder):
+        if restart:
+            _empty(folder)
+        _claim(folder, manifest)
+        missing = [number for number in range(manifest.num_shards) if not _is_whole(folder, number, manifest)]
+        made = iter(encode([batch for number in missing for batch in _batches(manifest, number)]))
+        with _bar(manifest, shown=progress) as advance:
+            advance(manifest.entries - sum(len(manifest.members(number)) for number in missing))
+            for number in missing:
+                members = manifest.members(number)
+                entries = _collect(made, manifest, len(members), advance)
+                keys = [drawings.keys[entry].tobytes() for entry in members]
+                write_shard(folder, number, manifest, keys=keys, entries=entries)
+        sizes = tuple((folder / shard_name(number)).stat().st_size for number in range(manifest.num_shards))
+        if missing or not (folder / MANIFEST).exists():
+            replace(manifest, shard_bytes=sizes).write(folder / MANIFEST)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+    return bool(missing)
+
+
+def _claim(folder: Path, manifest: Manifest) -> None:
+    """Begin, or go on if all facts are as they were."""
+    for name in (MANIFEST, UNFINISHED):
+        if (folder / name).exists():
+            if differences := Manifest.read(folder / name).differences(manifest.facts):
+                raise ValueError(
+                    f"{folder}: holds another cache: {'; '.join(differences)}. Choose another folder, set the command "
+                    "back, or begin again with --restart (which removes what is there)."
+                )
+            return
+    if strangers := [path.name for path in folder.iterdir() if not path.name.startswith(".")]:
+        raise ValueError(f"{folder}: found {strangers[:3]}, expected an empty folder or a cache; choose another.")
+    manifest.write(folder / UNFINISHED)
+
+
+def _is_whole(folder: Path, number: int, manifest: Manifest) -> bool:
+    """A shard is renamed into place once it is on the disk, so one that is there and fits is complete."""
+    try:
+        read_layout(folder / shard_name(number), number, manifest)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _batches(manifest: Manifest, shard: int) -> Iterator[list[int]]:
+    members, size = manifest.members(shard), manifest.batch_size
+    for first in range(0, len(members), size):
+        yield list(members[first : first + size])
+
+
+def _collect(made: Iterator[Tensor], manifest: Manifest, count: int, advance: Callable[[int], None]) -> Tensor:
+    """The next `count` entries; [count, *shape]."""
+    entries = torch.empty(count, *manifest.shape, dtype=DTYPES[manifest.dtype])
+    done = 0
+    while done < count:
+        part = next(made)
+        if part.shape[1:] != manifest.shape or part.dtype != entries.dtype:
+            raise ValueError(
+                f"the tower gave {part.dtype} {tuple(part.shape[1:])}, expected {entries.dtype} {manifest.shape}, "
+                "as it gave of the first picture."
+            )
+        entries[done : done + len(part)] = part
+        done += len(part)
+        advance(len(part))
+    return entries
+
+
+def _empty(folder: Path) -> None:
+    """Remove what `write_features` writes, and nothing else."""
+    for name in (MANIFEST, UNFINISHED):  # first, so that what is left is never taken for a cache
+        (folder / name).unlink(missing_ok=True)
+    for path in [*folder.glob("shard-??????.safetensors"), *folder.glob(".shard-??????.safetensors.draft")]:
+        path.unlink()
+
+
+@contextmanager
+def _bar(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn(f"encoding {manifest.feature}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not shown) as bar:
+        task = bar.add_task("", total=manifest.entries)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,103 @@
+"""The two towers whose output depends on an image alone, so that it can be cached while they are frozen.
+
+I images · N image tokens · S width of SigLIP · C, F latent channels and frames
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from theworld.models.image_features import image_features
+from theworld.models.theworld import TheWorld
+
+Feature = Literal["image_features", "world_latents"]
+"""What a tower gives, under its name in `TheWorld.forward`."""
+
+Precision = Literal["32-true", "bf16-mixed"]
+"""How a run computes, by Lightning's names."""
+
+TOWER_GROUPS: dict[Feature, str] = {"image_features": "vision", "world_latents": "world_encoder"}
+"""The group of parameters that each tower belongs to; while it is frozen, so is the tower."""
+
+_VISION_SETTINGS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
+"""Of SigLIP's config what its weights do not show."""
+
+
+def tower(model: TheWorld, feature: Feature) -> nn.Module:
+    """The module that computes a feature.
+
+    Raises:
+        ValueError: The model has no world branch.
+    """
+    if feature == "image_features":
+        return model.gemma.model.vision_tower
+    if model.cosmos_encoder is None:
+        raise ValueError("found world_latents asked of a model with enable_world=False; leave them out")
+    return model.cosmos_encoder.vae
+
+
+def encode(model: TheWorld, feature: Feature, pixels: Tensor) -> Tensor:
+    """A feature of each image, just as `TheWorld.forward` computes it.
+
+    Args:
+        model: Its tower need be on the device of `pixels`, nothing else.
+        feature: Which.
+        pixels: float32[I, 3, H, W], of the tower's own size and range.
+
+    Returns:
+        `image_features`: float[I, N, S]; `world_latents`: float32[I, C, F, h/8, w/8].
+    """
+    return image_features(model.gemma, pixels) if feature == "image_features" else tower(model, feature)(pixels)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """What Lightning runs a step in.
+
+    Raises:
+        ValueError: Another precision.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"found precision={precision!r}, expected one of {get_args(Precision)}")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+
+
+def encoder_facts(model: TheWorld, feature: Feature, *, precision: str) -> dict[str, str]:
+    """All that decides what a tower makes of its pixels, but for versions of libraries.
+
+    Args:
+        model: With the weights as they are now.
+        feature: Which tower.
+        precision: How it runs, by Lightning's name.
+
+    Returns:
+        `weights_sha256` (of settings, weights and buffers, in their own type), `weights_dtype`, `precision`, `device`.
+    """
+    module = tower(model, feature)
+    weights = list(module.parameters())
+    return {
+        "weights_sha256": _sha256(model, feature, module),
+        "weights_dtype": ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})),
+        "precision": precision,
+        "device": weights[0].device.type,
+    }
+
+
+def _sha256(model: TheWorld, feature: Feature, module: nn.Module) -> str:
+    config = model.config.gemma_config
+    if feature == "image_features":
+        settings = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
+        settings["mm_tokens_per_image"] = config.mm_tokens_per_image
+    else:
+        settings = {}  # all of the Wan encoder's show in shapes of weights and in buffers
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()], key=lambda named: named[0]):
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(content.numpy().data)
+    return digest.hexdigest()

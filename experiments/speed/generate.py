@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from step import random_model
+from rows import random_model
 from torch import Tensor, nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 

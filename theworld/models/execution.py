@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from theworld.models.decoder import layer_forward
 from theworld.models.theworld import TheWorld
 
+_VERSIONS = 128
+
 Recompute = Literal["none", "selective", "full"]
 """Decoder layers that keep their input only and run again in the backward pass: none, every second one, all.
 
@@ -35,6 +37,8 @@ def set_execution(model: TheWorld, *, compiled: bool, recompute: Recompute) -> N
     Raises:
         ValueError: `recompute` is none of its values.
     """
+    # Layers share their compiled code: one version for each kind of layer, and for each number of live rows.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VERSIONS)
     if recompute not in get_args(Recompute):
         raise ValueError(f"found recompute={recompute!r}, expected one of {get_args(Recompute)}")
     for number, layer in enumerate(model.gemma.model.language_model.layers):

@@ -30,7 +30,8 @@ class Geometry:
         frames: World frames among the tokens.
         live_images: Images that SigLIP encodes; the others' features are given.
         live_frames: Frames that the world encoder encodes; the others' latents are given.
-        live_rows: Rows that each of the last layers computes, first layer first; empty when all layers compute all.
+        live_rows: Rows that go on behind the attention of each of the last layers, first layer first, rounded up as
+            `live_rows.py` does; empty when all do.
     """
 
     document_lengths: tuple[int, ...]
@@ -107,14 +108,16 @@ def geometry_of(batch: Batch) -> Geometry:
             "found a batch without document_lengths, expected the length of each of its samples; make batches with "
             "theworld.data.packing.collator, or fill the field in"
         )
-    images, frames = len(batch.pixel_values), len(batch.world_pixel_values)
+    live_images, live_frames = len(batch.pixel_values), len(batch.world_pixel_values)
+    live = batch.live_rows
     return Geometry(
         document_lengths=batch.document_lengths,
         targets=batch.num_target_tokens,
-        images=images,
-        frames=frames,
-        live_images=images,
-        live_frames=frames,
+        images=live_images if batch.image_features is None else len(batch.image_features),
+        frames=live_frames if batch.world_latents is None else len(batch.world_latents),
+        live_images=live_images,
+        live_frames=live_frames,
+        live_rows=() if live is None else (*(len(level.rows) for level in live.levels), len(live.target_rows)),
     )
 
 
@@ -129,14 +132,15 @@ def useful_flops(config: TheWorldConfig, geometry: Geometry, trained: Collection
     text, flows = config.get_text_config(), gradient_flows(geometry, trained)
     queries = text.num_attention_heads * text.head_dim
     keys = text.num_key_value_heads * text.head_dim
-    matrices = text.hidden_size * (2 * queries + 2 * keys + 3 * text.intermediate_size)  # of one layer
+    entering, going_on = _layer_rows(config, geometry)
+    matrices = entering * 2 * (queries + keys) + going_on * 3 * text.intermediate_size
     pairs, head = attention_pairs(config, geometry), 2 * geometry.targets * text.hidden_size * text.vocab_size
     vision, vision_attention = _siglip(config, geometry.live_images, trains="vision" in trained)
     encoder, encoder_attention = _world_encoder(config, geometry.live_frames, trains="world_encoder" in trained)
     image_projector = 2 * geometry.images * config.gemma_config.mm_tokens_per_image * text.hidden_size
     image_projector *= config.gemma_config.vision_config.hidden_size
     return UsefulFlops(
-        language=_product(2 * sum(_layer_rows(config, geometry)) * matrices, flows, trains="language" in trained),
+        language=_product(2 * matrices * text.hidden_size, flows, trains="language" in trained),
         attention=_attention(4 * pairs * queries, flows),
         head=_product(head, flows, trains="language" in trained),
         vision=vision,
@@ -159,7 +163,7 @@ def gradient_flows(geometry: Geometry, trained: Collection[str]) -> bool:
 def attention_pairs(config: TheWorldConfig, geometry: Geometry) -> int:
     """Pairs of query and key that the rule (`attention/rule.py`) lets through, summed over the layers."""
     text, documents = config.get_text_config(), geometry.document_lengths
-    kinds, trimmed = list(text.layer_types), len(geometry.live_rows)
+    kinds, trimmed = list(text.layer_types), max(len(geometry.live_rows) - 1, 0)
     image, world = config.gemma_config.mm_tokens_per_image, config.num_world_tokens
     pairs = 0
     for kind in kinds[: len(kinds) - trimmed]:
@@ -168,8 +172,8 @@ def attention_pairs(config: TheWorldConfig, geometry: Geometry) -> int:
         pairs += geometry.images * image * (image - 1) // 2  # ahead in the same image, however far
         if config.bidirectional_world:
             pairs += geometry.frames * (_causal_pairs(world, window) - world)
-    # Of the rows left in the last layers it is known how many there are, not whose: as many of every document.
-    for rows in geometry.live_rows:
+    # Of the rows that enter the last layers it is known how many there are, not whose: as many of every document.
+    for rows in geometry.live_rows[:-1]:
         pairs += len(documents) * _causal_pairs(rows // len(documents), text.sliding_window)
     return pairs
 
@@ -188,14 +192,16 @@ def elementwise_bytes(config: TheWorldConfig, geometry: Geometry, trained: Colle
     values = 14 * text.hidden_size + 2 * rotated + 3 * text.intermediate_size
     if gradient_flows(geometry, trained):
         values += 27 * text.hidden_size + 3 * rotated + 5 * text.intermediate_size
-    return 2 * values * sum(_layer_rows(config, geometry))
+    return 2 * values * _layer_rows(config, geometry)[1]
 
 
-def _layer_rows(config: TheWorldConfig, geometry: Geometry) -> list[int]:
-    """Rows that each layer computes; a level is rounded up, so a short batch may have fewer rows than its level."""
+def _layer_rows(config: TheWorldConfig, geometry: Geometry) -> tuple[int, int]:
+    """Rows that enter a layer, and that go on behind its attention, both summed over the layers."""
     tokens = sum(geometry.document_lengths)
-    whole = config.get_text_config().num_hidden_layers - len(geometry.live_rows)
-    return [tokens] * whole + [min(rows, tokens) for rows in geometry.live_rows]
+    layers = config.get_text_config().num_hidden_layers
+    live = [min(rows, tokens) for rows in geometry.live_rows]  # a level is rounded up
+    going_on = [tokens] * (layers - len(live)) + live
+    return sum([tokens, *going_on[:-1]]), sum(going_on)
 
 
 def _causal_pairs(length: int, window: int | None) -> int:

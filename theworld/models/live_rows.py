@@ -2,7 +2,8 @@
 
 After the last global layer every layer sees less than one window back. So behind the attention of the last layer only
 the rows of targets matter, behind the one before it those less than a window before them, and so on up to the last
-global layer. A row that is left out is one whose output no target can depend on; the loss and every gradient stay the same.
+global layer. A row that is left out is one whose output no target can depend on: the loss and every gradient stay the
+same.
 
 This is planned on the CPU from where the targets are, with the batch, so that nothing waits for the device.
 

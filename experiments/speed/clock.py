@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -35,16 +38,19 @@ class Clock(Callback):
 
     Args:
         steps: How many are timed, after `WARMUP`.
-        launches: Count the kernels launched in two more steps.
+        counts: Count the kernels launched in two more steps, and in two more how often the host waits for the device.
     """
 
-    def __init__(self, steps: int, *, launches: bool = False) -> None:
+    def __init__(self, steps: int, *, counts: bool = False) -> None:
         self.steps = steps
-        self.total = WARMUP + steps + (3 if launches else 1)
+        self.total = WARMUP + steps + (5 if counts else 1)
         self.starts: list[float | torch.cuda.Event] = []
         self.first_step = 0.0
         self.launches = 0
-        self._counts = launches and torch.cuda.is_available()
+        self.waits: list[str] = []
+        self._counts = counts and torch.cuda.is_available()
+        self._caught = warnings.catch_warnings(record=True)
+        self._warnings: list[warnings.WarningMessage] = []
         self._profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: TheWorldModule, batch: Batch, batch_idx: int) -> None:
@@ -63,13 +69,26 @@ class Clock(Callback):
             torch.cuda.reset_peak_memory_stats()
         if number <= WARMUP + self.steps:
             self.starts.append(now())
-        if self._counts and number == WARMUP + self.steps:
+        if self._counts:
+            self._count(number - WARMUP - self.steps)
+
+    def _count(self, further: int) -> None:
+        """At the start of the `further`th step behind the timed ones."""
+        if further == 0:
             self._profiler.start()
-        if self._counts and number == WARMUP + self.steps + 2:
+        elif further == 2:
             self._profiler.stop()
             self.launches = sum(event.name in LAUNCHES for event in self._profiler.events()) // 2
+            self._warnings = self._caught.__enter__() or []
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+        elif further == 4:
+            torch.cuda.set_sync_debug_mode("default")
+            self._caught.__exit__(None, None, None)
+            found = [w for w in self._warnings if "synchronizing" in str(w.message)]
+            self.waits = [f"{Path(w.filename).name}:{w.lineno}" for w in found]
 
-    def result(self) -> dict[str, float]:
+    def result(self) -> dict[str, Any]:
         """Median and fastest step in seconds, the first step, and peak memory in GiB."""
         pairs = list(zip(self.starts, self.starts[1:], strict=False))[WARMUP:]
         if torch.cuda.is_available():
@@ -84,6 +103,7 @@ class Clock(Callback):
             "first_step": self.first_step,
             "peak_gib": peak,
             "launches": self.launches,
+            "waits_in_two_steps": self.waits,
         }
 
 

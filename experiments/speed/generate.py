@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--text", type=int)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--backend", choices=["sdpa", "flex", "flash"], default="sdpa", help="of our prefill")
+    parser.add_argument("--backend", choices=["sdpa", "flex", "flash", "flash4"], default="sdpa", help="of our prefill")
     arguments = parser.parse_args()
     size = "tiny" if arguments.tiny else "true"
     model = TheWorld.from_pretrained(TINY_BASE, dtype=torch.float32, world_image_size=64) if arguments.tiny else None

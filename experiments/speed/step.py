@@ -12,6 +12,7 @@ projector in its first step, are compared with the first variant's before anythi
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import json
 import tempfile
@@ -83,6 +84,7 @@ VARIANTS = {
     ),
     "low_bit": Variant(what="lean with the language model in 8 bits", recompute="full", low_bit=True),
     "low_bit_cached": Variant(what="the same with cached features", recompute="full", low_bit=True, cached=True),
+    "language_masters": Variant(what="language stage, float32 masters", rates=ALL, cached=True, recompute="full"),
     "gemma": Variant(
         what="Gemma alone, all of it trains", rates={"vision": 1e-5, "language": 1e-5}, optimizer="adamw_bf16"
     ),
@@ -113,7 +115,7 @@ def projector_gradient(model: TheWorld) -> Tensor | None:
     return torch.cat([p.grad.flatten().float() for p in model.cosmos_encoder.projector.parameters()])
 
 
-def run_ours(variant: Variant, model: TheWorld, clock: Clock, batches: list[Batch]) -> FirstStep:
+def run_ours(variant: Variant, model: TheWorld, clock: Clock, batches: list[Batch], *callbacks: Callback) -> FirstStep:
     """Train as `theworld fit` does, with the standing callbacks that work in every step."""
     first = FirstStep()
     module = make_module(variant, model, clock.total)
@@ -131,7 +133,7 @@ def run_ours(variant: Variant, model: TheWorld, clock: Clock, batches: list[Batc
             enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=folder,
-            callbacks=[clock, first, Quarantine(), StageSchedule(), Throughput(), StageProgressBar()],
+            callbacks=[clock, first, Quarantine(), StageSchedule(), Throughput(), StageProgressBar(), *callbacks],
         )
         trainer.fit(module, train_dataloaders=SameRow(batches, clock.total))
     return first
@@ -199,7 +201,8 @@ def run_baseline(name: str, model: TheWorld, clock: Clock, batch: Batch, trained
 
 
 def as_loaded(model: TheWorld, kept: dict[str, Tensor]) -> None:
-    """Give the trained weights their first values and type back, and free gradients."""
+    """Give the trained weights their first values and type back, on the GPU (a trainer ends on the CPU)."""
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -217,7 +220,7 @@ def measure(
     before = torch.cuda.memory_allocated() / 2**30
     if before > 1.05 * arguments.base_gib:
         print(f"{before:.2f} GiB before {name}: {_largest(model)}", flush=True)
-    clock = Clock(arguments.steps, launches=name in COUNTED)
+    clock = Clock(arguments.steps, counts=name in COUNTED)
     samples = samples_of(model, text=TEXT[model.config.enable_world], targets=TARGETS)
     if name in BASELINES:
         trained = {"vision", "language"} if arguments.gemma else {"world_projector"}
@@ -256,6 +259,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
     started = time.time()
+    faulthandler.dump_traceback_later(240, repeat=True)
     model = random_model(enable_world=not arguments.gemma)
     kept = {n: p.detach().cpu() for n, p in model.named_parameters() if arguments.gemma or "language_model" not in n}
     arguments.base_gib = torch.cuda.memory_allocated() / 2**30
@@ -267,7 +271,8 @@ def main() -> None:
     }
     reference: FirstStep | None = None
     for name in arguments.variants:
-        torch._dynamo.reset()
+        if name in BASELINES:
+            torch._dynamo.reset()  # its layers are patched; ours share what is compiled
         result, first = measure(name, model, kept, arguments)
         reference = reference or first
         results[name] = result | agreement(first, reference)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from tests.models.conftest import make_sample
+from tests.models.conftest import packed as collated
+from tests.tiny import gemma_config, inputs, make_model
 from theworld.models.attention.flash import flash_kernel, flash_layout
 from theworld.models.attention.flex import flex_kernel, flex_mask
 from theworld.models.attention.sdpa import sdpa_mask
+from theworld.models.execution import set_execution
+from theworld.models.live_rows import plan_live_rows
 from theworld.types import PADDING_DOCUMENT, TokenType
 
 pytestmark = pytest.mark.gpu
@@ -47,7 +55,7 @@ ROWS = {
 
 @pytest.mark.parametrize("window", [None, WINDOW])
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("backend", ["flash", "flex"])
+@pytest.mark.parametrize("backend", ["flash", "flash4", "flex"])
 def test_outputs_and_gradients(backend: str, name: str, window: int | None) -> None:
     documents, types = (part.cuda() for part in ROWS[name])
     generator = torch.Generator("cuda").manual_seed(0)
@@ -69,6 +77,46 @@ def test_outputs_and_gradients(backend: str, name: str, window: int | None) -> N
         close(ours, theirs)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "flash", "flash4", "flex"])
+def test_logits_loss_and_projector_gradients_of_the_model(backend: str) -> None:
+    """bfloat16 with every kernel against float32 and the mask tensor: documents, images, padding, rows left out."""
+    config = gemma_config(
+        head_dim=256,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        num_hidden_layers=8,
+        hidden_size=512,
+        sliding_window=40,
+        query_pre_attn_scalar=256,
+    )
+    exact = make_model(gemma_config=config).cuda()
+    rounded = deepcopy(exact)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.bfloat16()
+    rounded.attention_backend = backend
+    set_execution(rounded, compiled=False, recompute="none")
+    samples = [make_sample(name, text=60 + 9 * seed, answer=9, seed=seed) for seed, name in enumerate("abc")]
+    batch = collated(samples, 384)
+    live = plan_live_rows(
+        batch.document_ids, batch.token_type_ids, batch.target_positions, config.text_config, image_tokens=4
+    )
+    given = inputs(batch.to("cuda"), labels=True)
+    assert (batch.document_ids == PADDING_DOCUMENT).any()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = exact(**given, logits_to_keep=0)
+    found = rounded(**given, logits_to_keep=0)
+    real = batch.document_ids.cuda() != PADDING_DOCUMENT
+    assert (found.logits.float() - expected.logits)[real].norm() / expected.logits[real].norm() < 1e-2
+    trimmed = rounded(**given, live_rows=replace(batch, live_rows=live).to("cuda").live_rows)
+    gradients = []
+    for model, loss in ((exact, expected.loss), (rounded, found.loss), (rounded, trimmed.loss)):
+        assert abs(loss - expected.loss) / expected.loss < 1e-2
+        parts = torch.autograd.grad(loss, list(model.cosmos_encoder.projector.parameters()))
+        gradients.append(torch.cat([part.flatten().float() for part in parts]))
+    for gradient in gradients[1:]:
+        assert (gradient - gradients[0]).norm() / gradients[0].norm() < 3e-2
+
+
 def run(backend: str, states: list[Tensor], documents: Tensor, types: Tensor, window: int | None) -> Tensor:
     if backend == "flex":
         mask = flex_mask(documents, types, sliding_window=window, bidirectional_world=False)
@@ -81,6 +129,7 @@ def run(backend: str, states: list[Tensor], documents: Tensor, types: Tensor, wi
         image_tokens=IMAGE_TOKENS,
         max_documents=6,
         images_per_document=2,
+        kernel=backend,
     )
     return flash_kernel(*states, layout, scale=0.0625)
 

@@ -1,0 +1,58 @@
+"""The language stage's loss over fifty steps: bfloat16 weights with stochastic rounding against float32 masters.
+
+    python experiments/speed/loss_curves.py --output curves.json      # random weights at true dimensions; one H200
+
+Both start from the same weights and see the same eight samples in turn, four rows of two. Their curves have to agree,
+and both have to fall, or agreement would mean nothing. The float32 masters run with every layer recomputed, to fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from clock import Clock
+from lightning.pytorch import Callback, Trainer
+from rows import TARGETS, TEXT, packed_row, random_model, samples_of
+from step import VARIANTS, as_loaded, run_ours
+
+from theworld.types import Batch
+
+ROWS = 4
+
+
+class Losses(Callback):
+    """The loss of every step, read at the end."""
+
+    def __init__(self) -> None:
+        self.losses: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self.losses.append(outputs["loss"].detach().clone())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", default=["language", "language_masters"])
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
+    model = random_model(enable_world=True)
+    kept = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
+    samples = [samples_of(model, text=TEXT[True], targets=TARGETS, seed=seed) for seed in range(ROWS)]
+    rows = [packed_row(model, pair, cached=True) for pair in samples]
+    results: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
+    for name in arguments.variants:
+        as_loaded(model, kept)
+        clock, losses = Clock(arguments.steps - 5), Losses()
+        run_ours(VARIANTS[name], model, clock, rows, losses)
+        results[name] = clock.result() | {"what": VARIANTS[name].what, "losses": [x.item() for x in losses.losses]}
+        print(name, results[name], flush=True)
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

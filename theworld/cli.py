@@ -115,6 +115,8 @@ def main(args: Sequence[str] | None = None) -> None:
         import_path_allowlist=CONFIGURABLE,
     )
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")  # Lightning 2.6 with torch 2.13
+    # Which rows a batch needs is for the model to say; the data module has no part in it.
+    warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
     disable_progress_bar()  # transformers' bars for reading and writing weights would tear ours
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["data"]:

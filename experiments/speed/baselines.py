@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -74,6 +75,9 @@ def three_dimensional(model: TheWorld, on: bool) -> None:
 
 def liger(model: TheWorld) -> None:
     """Patch Gemma's modules in place, as `apply_liger_kernel_to_gemma3` does for a loaded model."""
+    os.environ["LIGER_KERNEL_BACKEND"] = (
+        "triton"  # its CuTe norm, taken where that compiler is installed, fails on views
+    )
     from liger_kernel.transformers import apply_liger_kernel_to_gemma3
 
     apply_liger_kernel_to_gemma3(

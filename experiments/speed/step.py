@@ -17,7 +17,7 @@ import gc
 import json
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from theworld.assets import TINY_BASE
 from theworld.models.execution import set_execution
-from theworld.models.live_rows import plan_live_rows
+from theworld.models.live_rows import with_live_rows
 from theworld.models.low_bit import quantise_language
 from theworld.models.theworld import TheWorld
 from theworld.training.callbacks.quarantine import Quarantine
@@ -164,9 +164,7 @@ def raw(module: TheWorldModule, clock: Clock, batch: Batch, first: FirstStep) ->
     prepare_weights(module.optimizer_choice, model, groups)
     set_execution(model, compiled=True, recompute="none")
     optimizer = module.configure_optimizers()
-    text = model.config.get_text_config()
-    live = plan_live_rows(batch.document_ids, batch.token_type_ids, batch.target_positions, text, image_tokens=256)
-    there = replace(batch, live_rows=live).to(model.device)
+    there = with_live_rows(batch, model.config).to(model.device)
     for number in range(clock.total):
         clock.tick(number)
         with torch.autocast(model.device.type, torch.bfloat16):

@@ -38,6 +38,8 @@ class Seen(Callback):
                 frames=len(batch.world_pixel_values),
                 live_images=len(batch.pixel_values),
                 live_frames=len(batch.world_pixel_values),
+                live_rows=tuple(len(level.rows) for level in batch.live_rows.levels)
+                + batch.live_rows.target_rows.shape,
             )
         )
         now = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("throughput/")}

@@ -12,12 +12,15 @@ This is planned on the CPU from where the targets are, with the batch, so that n
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from transformers import Gemma3TextConfig
 
 from theworld.models.attention.rule import changes, runs
-from theworld.types import PADDING_DOCUMENT, Level, LiveRows, TokenType
+from theworld.models.configuration import TheWorldConfig
+from theworld.types import PADDING_DOCUMENT, Batch, Level, LiveRows, TokenType
 
 NUM_SIZES = 16
 """Rows of a level come in sixteenths of the batch, so that compiled layers meet few different shapes."""
@@ -77,6 +80,20 @@ def plan_live_rows(
         )
         before = kept
     return LiveRows(levels=tuple(levels), target_rows=_rounded(torch.searchsorted(before, target_positions), round_to))
+
+
+def with_live_rows(batch: Batch, config: TheWorldConfig) -> Batch:
+    """A training batch, still on the CPU, with `live_rows` planned; as it is if it has no target."""
+    if not batch.num_target_tokens:
+        return batch
+    live_rows = plan_live_rows(
+        batch.document_ids,
+        batch.token_type_ids,
+        batch.target_positions,
+        config.get_text_config(),
+        image_tokens=config.gemma_config.mm_tokens_per_image,
+    )
+    return replace(batch, live_rows=live_rows)
 
 
 def _reach_of_targets(sample: Tensor, target_positions: Tensor) -> tuple[Tensor, Tensor]:

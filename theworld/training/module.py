@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Literal, cast
 
 import torch
@@ -22,7 +22,7 @@ from torchmetrics import MeanMetric
 
 from theworld.evaluation.report import Prediction
 from theworld.models.attention.backends import AttentionBackend
-from theworld.models.live_rows import plan_live_rows
+from theworld.models.live_rows import with_live_rows
 from theworld.models.low_bit import check_low_bit_base, quantise_language
 from theworld.models.theworld import TheWorld, TheWorldOutput
 from theworld.training import optimizers
@@ -174,16 +174,9 @@ class TheWorldModule(LightningModule):
 
     def on_before_batch_transfer(self, batch: Batch | PromptBatch, dataloader_idx: int) -> Batch | PromptBatch:
         """Plan, while the batch is on the CPU, which rows the last layers compute in training."""
-        if not (self.trainer.training and isinstance(batch, Batch) and batch.num_target_tokens):
+        if not (self.trainer.training and isinstance(batch, Batch)):
             return batch
-        live_rows = plan_live_rows(
-            batch.document_ids,
-            batch.token_type_ids,
-            batch.target_positions,
-            self.world.config.get_text_config(),
-            image_tokens=self.world.config.gemma_config.mm_tokens_per_image,
-        )
-        planned = replace(batch, live_rows=live_rows)
+        planned = with_live_rows(batch, self.world.config)
         return planned.pin_memory() if self.device.type == "cuda" else planned
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

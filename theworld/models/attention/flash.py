@@ -78,48 +78,42 @@ def flash_layout(
     """
     batch, length = document_ids.shape
     total = batch * length
-    first = changes(document_ids)  # (B, T)
-    first[:, 0] = True
-    first = first.flatten()
-    torch._assert_async((first.sum() <= max_documents), f"more than {max_documents} documents in a batch")
-    starts = torch.nonzero_static(first, size=max_documents, fill_value=total).flatten()  # (K,)
-    ends = torch.cat([starts, starts.new_full((1,), total)])  # starts[0] is 0
-
+    starts = _document_starts(document_ids, max_documents)  # (K,)
     rows = torch.nonzero_static((token_type_ids == int(TokenType.IMAGE)).flatten(), size=num_images * image_tokens)
     rows = rows.flatten()  # (I·N,)
-    image_first = rows[::image_tokens].contiguous()  # (I,)
-    document = torch.searchsorted(starts, image_first, right=True) - 1  # (I,)
-    image_start = starts[document]
+    stop = rows[::image_tokens] + image_tokens  # (I,) where each image ends
+    document = torch.searchsorted(starts, stop - 1, right=True) - 1  # (I,)
     order = torch.arange(num_images, device=rows.device)
     if sliding_window is None:
         turn = order - torch.searchsorted(document, document)  # (I,) which image of its document
-        stretches = _turns(image_start, image_first + image_tokens, turn, images_per_document)  # (R, 2I)
+        stretches = _turns(starts[document], stop, turn, images_per_document)  # (R, 2I)
         keys, num_keys = rows.new_empty(0), total
     else:
         turn = torch.zeros_like(order)
-        seen = min(sliding_window - 1 + image_tokens, length)  # W
-        visible = (image_first + image_tokens - image_start).clamp(max=seen)  # (I,)
-        block_ends = (order + 1) * seen
-        stretches = torch.stack([block_ends - visible, block_ends], dim=1).flatten()[None]  # (1, 2I)
-        last = image_first + image_tokens - seen
-        # What lies before the first token has no query, whichever row stands there.
-        keys = (last[:, None] + torch.arange(seen, device=rows.device)).clamp(min=0).flatten()  # (I·W,)
-        num_keys = num_images * seen
+        block = min(sliding_window - 1 + image_tokens, length)  # W
+        stretches, keys = _blocks(starts[document], stop, block)  # (1, 2I), (I·W,)
+        num_keys = num_images * block
     edge = stretches.new_zeros(len(stretches), 1)
-    key_ends = torch.cat([edge, stretches, edge + num_keys], dim=1)  # (R, 2I + 2)
     queries = torch.stack([order, order + 1], dim=1).flatten() * image_tokens  # (2I,)
-    image_ends = torch.cat([order.new_zeros(1), queries, order.new_full((1,), num_images * image_tokens)])  # (2I + 2,)
     return FlashLayout(
-        document_ends=ends.to(torch.int32),
+        document_ends=torch.cat([starts, starts.new_full((1,), total)]).to(torch.int32),  # starts[0] is 0
         image_rows=rows,
         image_keys=keys,
-        image_ends=image_ends.to(torch.int32),
-        key_ends=key_ends.to(torch.int32),
+        image_ends=torch.cat([order.new_zeros(1), queries, order.new_full((1,), len(rows))]).to(torch.int32),
+        key_ends=torch.cat([edge, stretches, edge + num_keys], dim=1).to(torch.int32),
         image_round=turn.repeat_interleave(image_tokens),
         length=length,
         window=-1 if sliding_window is None else sliding_window,
         kernel=kernel,
     )
+
+
+def _document_starts(document_ids: Tensor, max_documents: int) -> Tensor:
+    """int64[K], the first position of each document, then the number of positions for documents there are not."""
+    first = changes(document_ids)  # (B, T)
+    first[:, 0] = True
+    torch._assert_async((first.sum() <= max_documents), f"more than {max_documents} documents in a batch")
+    return torch.nonzero_static(first.flatten(), size=max_documents, fill_value=first.numel()).flatten()
 
 
 def _turns(start: Tensor, stop: Tensor, turn: Tensor, rounds: int) -> Tensor:
@@ -138,6 +132,21 @@ def _turns(start: Tensor, stop: Tensor, turn: Tensor, rounds: int) -> Tensor:
     stop = torch.where(mine, stop, 0).cummax(dim=1).values  # (R, I)
     before = torch.cat([stop.new_zeros(rounds, 1), stop[:, :-1]], dim=1)
     return torch.stack([torch.where(mine, start, before), stop], dim=2).flatten(1)
+
+
+def _blocks(start: Tensor, stop: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Stretches of keys when each image has a block of its own, and the positions in the blocks: int64[1, 2I], [I·W].
+
+    Args:
+        start: int64[I], where each image's document begins.
+        stop: int64[I], where each image ends; its block ends there, too.
+        size: W, positions of a block.
+    """
+    ends = torch.arange(1, len(stop) + 1, device=stop.device) * size
+    stretches = torch.stack([ends - (stop - start).clamp(max=size), ends], dim=1).flatten()[None]
+    # What lies before the first token has no query, whichever row stands there.
+    positions = (stop[:, None] - size + torch.arange(size, device=stop.device)).clamp(min=0)  # (I, W)
+    return stretches, positions.flatten()
 
 
 def flash_kernel(query: Tensor, key: Tensor, value: Tensor, layout: FlashLayout, *, scale: float) -> Tensor:

@@ -21,8 +21,8 @@ def check_installed() -> None:
     """Refuse to begin without the package."""
     if importlib.util.find_spec("flash_attn") is None or importlib.util.find_spec("flash_attn.cute") is None:
         raise ValueError(
-            "found attention backend 'flash4' without the package flash-attn-4, expected it; install the project with "
-            "its extra (pip install -e '.[flash4]'), or use 'flash'"
+            "found attention backend 'flash4' without the package flash-attn-4, expected it: pip install "
+            "'theworld[flash4]', or use 'flash'"
         )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from theworld.models.attention import flash4
 from theworld.models.attention.backends import attention, check_backend
 from theworld.models.attention.flash import FlashLayout, flash_kernel, flash_layout
 from theworld.models.attention.flex import flex_kernel, flex_mask
@@ -163,6 +164,15 @@ def test_unknown_and_unfit_backends_are_refused() -> None:
     with pytest.raises(ValueError, match="expected causal world tokens"):
         check_backend("flash", bidirectional_world=True)
     check_backend("flex", bidirectional_world=True)
+
+
+def test_flash4_without_its_package_is_refused_where_there_is_a_gpu(monkeypatch) -> None:
+    check_backend("flash4", bidirectional_world=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(flash4.importlib.util, "find_spec", lambda name: None)
+    flash4.check_installed.cache_clear()
+    with pytest.raises(ValueError, match="without the package flash-attn-4.*theworld\\[flash4\\]"):
+        check_backend("flash4", bidirectional_world=False)
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "flash", "flex"])

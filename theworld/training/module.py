@@ -21,7 +21,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from theworld.evaluation.report import Prediction
-from theworld.models.attention.backends import AttentionBackend
+from theworld.models.attention.backends import AttentionBackend, check_backend
 from theworld.models.live_rows import with_live_rows
 from theworld.models.low_bit import check_low_bit_base, quantise_language
 from theworld.models.theworld import TheWorld, TheWorldOutput
@@ -93,6 +93,7 @@ class TheWorldModule(LightningModule):
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
         self.bidirectional_world = bidirectional_world
+        check_backend(attention_backend, bidirectional_world=bidirectional_world)
         self.attention_backend = attention_backend
         self.compile_layers = compile_layers
         self.load_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]

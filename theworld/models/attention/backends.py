@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask as transformers_sdpa_mask
 
+from theworld.models.attention import flash4
 from theworld.models.attention.flash import FlashLayout, flash_kernel, flash_layout
 from theworld.models.attention.flex import flex_kernel, flex_mask
 from theworld.models.attention.sdpa import sdpa_mask
@@ -83,7 +84,7 @@ def most_documents(shape: torch.Size, config: TheWorldConfig) -> int:
 
 
 def check_backend(backend: str, *, bidirectional_world: bool) -> None:
-    """Refuse a backend that does not exist or cannot follow the rule."""
+    """Refuse a backend that does not exist, is not installed where there is a GPU, or cannot follow the rule."""
     if backend not in get_args(AttentionBackend):
         raise ValueError(f"found attention backend {backend!r}, expected one of {get_args(AttentionBackend)}")
     if backend in ("flash", "flash4") and bidirectional_world:
@@ -91,6 +92,8 @@ def check_backend(backend: str, *, bidirectional_world: bool) -> None:
             f"found attention backend {backend!r} with bidirectional_world=True, expected causal world tokens: flash "
             "has no call for them; use 'flex' (0.42 s against 0.37 s a step, see experiments/speed)"
         )
+    if backend == "flash4" and torch.cuda.is_available():  # on a CPU every flash backend is plain products
+        flash4.check_installed()
 
 
 def attention(

@@ -17,6 +17,7 @@ from torch import Tensor
 from theworld.models.attention.sequences import Sequences, Triple
 
 
+@cache
 def check_installed() -> None:
     """Refuse to begin without the package."""
     if importlib.util.find_spec("flash_attn") is None or importlib.util.find_spec("flash_attn.cute") is None:

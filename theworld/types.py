@@ -84,8 +84,9 @@ class Level:
     """The rows that go on after the attention of one of the last layers, in order, as one packed row.
 
     Attributes:
-        rows: int64[R], indices into the rows of the level before (of the whole batch for the first).
-        document_ids: int64[1, R], different for every sample of the batch; padding repeats a row.
+        rows: int64[R], indices into the rows of the level before (of the whole batch for the first); padding repeats
+            one of them.
+        document_ids: int64[1, R], different for every sample of the batch, `PADDING_DOCUMENT` on padding.
         token_type_ids: int64[1, R].
         num_images: Images among the rows; each is there as a whole or not at all.
     """

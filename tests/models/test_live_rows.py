@@ -88,6 +88,18 @@ def test_the_loss_of_the_model_is_the_same(backend: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("layers", [6, 8])
+def test_layers_that_nothing_has_set_up_leave_rows_out_too(layers: int) -> None:
+    model, batch = make_model(gemma_config=config_of(layers)), batch_of("packed")
+    plain = model(**inputs(batch, labels=True)).loss
+    live = live_rows(batch, model.config.gemma_config, None)
+    torch.testing.assert_close(model(**inputs(batch, labels=True), live_rows=live).loss, plain, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="found live_rows"):
+        model(**inputs(batch), live_rows=live)
+    with pytest.raises(ValueError, match="found live_rows"):
+        model(**inputs(batch, labels=True), live_rows=live, logits_to_keep=0)
+
+
 def test_comparison_can_fail() -> None:
     """Control: one row fewer before the targets, and the hidden states differ."""
     model = make_model(gemma_config=config_of(8)).double()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -48,7 +49,7 @@ def decode_live(
     """What `Gemma3TextModel` gives at `live.target_rows`; float[1, R, D].
 
     Args:
-        decoder: Gemma's language model, its layers run by `layer_forward` (`execution.set_execution`).
+        decoder: Gemma's language model.
         embeds: float[B, T, D].
         position_ids: int64[B, T].
         masks: For each kind of layer, over all rows.
@@ -67,7 +68,9 @@ def decode_live(
         elif number >= first_trimmed:
             kept = live.levels[number - first_trimmed]
             options["kept_rows"] = kept.rows
-        hidden = layer(
+        # As `execution.set_execution` has it run, if it was called: transformers' own forward knows no `kept_rows`.
+        run = layer if "forward" in vars(layer) else partial(layer_forward, layer)
+        hidden = run(
             hidden,
             attention_mask=masks[kind],
             position_embeddings=rotary[kind],

@@ -78,7 +78,7 @@ def plan_live_rows(
                 num_images=int(is_image[kept].sum()) // image_tokens,
             )
         )
-        before = kept
+        before = kept  # padding is at the end, so indices into the rows without it are those with it
     return LiveRows(levels=tuple(levels), target_rows=_rounded(torch.searchsorted(before, target_positions), round_to))
 
 

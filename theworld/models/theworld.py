@@ -202,8 +202,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
                 none with them.
             return_dict: Accepted because `generate` passes it; the answer is a `TheWorldOutput` either way.
         """
-        mask: Tensor | dict[str, backends.Mask] | None
         masks_of = partial(self._masks, max_documents=backends.most_documents(input_ids.shape, self.config))
+        mask: Tensor | dict[str, backends.Mask] | None
         cache = past_key_values if cache is None else cache
         if cache is not None and cache.get_seq_length() > 0:
             if any(given is not None for given in (pixel_values, world_pixel_values, image_features, world_latents)):
@@ -225,8 +225,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             hidden, cache = decode(decoder, embeds, position_ids, mask, cache=cache, use_cache=bool(use_cache))
             if cache is not None:
                 output[CACHE] = cache
-        elif not isinstance(mask, dict) or position_ids is None:
-            raise ValueError("found live_rows with a filled cache, expected them in training only")
+        elif not isinstance(mask, dict) or position_ids is None or labels is None or logits_to_keep is not None:
+            raise ValueError("found live_rows with a cache, without labels or with logits_to_keep: for training only")
         else:
             hidden = decode_live(decoder, embeds, position_ids, mask, live_rows, masks_of=masks_of)  # (1, R, D)
         if labels is not None:

@@ -1,1 +1,1 @@
-"""The mask rule, the kernels that follow it (`sdpa`, `flex`, `flash`), and the choice between them (`backends`)."""
+"""The mask rule, kernels that follow it (`sdpa`, `flex`, `flash`, `flash4`), and the choice between them (`backends`)."""

@@ -90,7 +90,7 @@ def check_backend(backend: str, *, bidirectional_world: bool) -> None:
     if backend in ("flash", "flash4") and bidirectional_world:
         raise ValueError(
             f"found attention backend {backend!r} with bidirectional_world=True, expected causal world tokens: flash "
-            "has no call for them; use 'flex' (0.42 s against 0.37 s a step, see experiments/speed)"
+            "has no call for them; use 'flex'"
         )
     if backend == "flash4" and torch.cuda.is_available():  # on a CPU every flash backend is plain products
         flash4.check_installed()

@@ -1,1 +1,1 @@
-"""The mask rule, kernels that follow it (`sdpa`, `flex`, `flash`, `flash4`), and the choice between them (`backends`)."""
+"""The mask rule, its kernels (`sdpa`, `flex`, `flash`, `flash4`), and the choice between them (`backends`)."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
 
-from theworld.training.checkpoints.directory import remove_checkpoint, sweep
+from theworld.training.checkpoints.directory import sweep
 from theworld.training.checkpoints.lock import lock_directory
-from theworld.training.checkpoints.newest import name_latest, newest_checkpoint
+from theworld.training.checkpoints.newest import link_checkpoint, name_latest, newest_checkpoint
 
 
 class CrashSafeCheckpoint(ModelCheckpoint):
@@ -84,10 +84,13 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
             name_latest(Path(filepath))
+        self._tidy(trainer)
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        """Lightning wants one gone: remove those of this run that neither it nor `keep_newest` wants."""
-        del filepath
+        """Not when Lightning says so, which forgets some in a run that was resumed; `_tidy` knows all."""
+
+    def _tidy(self, trainer: Trainer) -> None:
+        """Remove what this run wrote and neither Lightning's rules nor `keep_newest` want."""
         if self.save_top_k == -1:
             return
         wanted = {Path(path).name for path in (*self.best_k_models, self.best_model_path, self.last_model_path)}
@@ -99,17 +102,15 @@ class CrashSafeCheckpoint(ModelCheckpoint):
                 trainer.strategy.remove_checkpoint(str(self._folder / name))
         self._written = [name for name in self._written if name in wanted]
 
-    @staticmethod
-    def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
-        """As Lightning's, but an old link leads to the old checkpoint until it leads to the new one."""
-        link = Path(linkpath)
-        if trainer.is_global_zero and os.path.abspath(filepath) != os.path.abspath(link):
-            if not link.is_symlink():
-                remove_checkpoint(link)  # a checkpoint saved under this very name
-            draft = link.with_name(f".{link.name}.draft")
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(os.path.relpath(filepath, link.parent))
-            os.replace(draft, link)
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """With `save_last: link`, one link for all runs of the directory; Lightning numbers them from the second on."""
+        if self.save_last != "link" or self.save_top_k == 0 or not self._last_checkpoint_saved:
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+            return
+        link = self._folder / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        self.last_model_path = str(link)
+        if trainer.is_global_zero:
+            link_checkpoint(link, Path(self._last_checkpoint_saved))
         trainer.strategy.barrier()
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:

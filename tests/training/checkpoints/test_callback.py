@@ -1,0 +1,97 @@
+"""Runs through Lightning with the callback and the plugin: what stays on disk, what `last` means, one run at a time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from tests.training.checkpoints.test_newest import damage
+from tests.training.conftest import one_stage
+from theworld.training.checkpoints.callback import CrashSafeCheckpoint
+from theworld.training.checkpoints.lock import lock_directory
+from theworld.training.checkpoints.plugin import CheckpointDirectories
+
+
+@pytest.fixture
+def fit(make_trainer, make_module, make_data, tmp_path):
+    """Fit until a step, saving after each one, and return the trained weights."""
+
+    def run(steps: int, ckpt_path=None, **changes: object) -> dict[str, torch.Tensor]:
+        rules = {"filename": "{step}", "every_n_train_steps": 1, "save_last": "link"} | changes
+        saver = CrashSafeCheckpoint(tmp_path / "saved", **rules)
+        trainer = make_trainer(saver, enable_checkpointing=True, plugins=[CheckpointDirectories()], max_steps=steps)
+        module = make_module(stages=one_stage(4, world_projector=1e-2))
+        trainer.fit(module, datamodule=make_data(), ckpt_path=ckpt_path)
+        assert trainer.global_step == steps
+        return {name: weight.detach().clone() for name, weight in module.world.named_parameters()}
+
+    return run
+
+
+@pytest.fixture
+def names(tmp_path):
+    return lambda: sorted(path.name for path in (tmp_path / "saved").glob("[!.]*"))
+
+
+RESUMED = "ignore:Checkpoint directory .* exists and is not empty:UserWarning"
+
+
+@pytest.mark.filterwarnings(RESUMED)
+def test_a_damaged_last_one_is_skipped_and_the_run_ends_as_if_it_had_not_been(fit, names, tmp_path, caplog):
+    whole = fit(4)
+    assert names() == ["LATEST", "last.ckpt", "step=3.ckpt", "step=4.ckpt"]
+    assert os.readlink(tmp_path / "saved" / "last.ckpt") == "step=4.ckpt"
+    assert (tmp_path / "saved" / "LATEST").read_text() == "step=4.ckpt\n"
+    damage(tmp_path / "saved" / "step=4.ckpt")
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        resumed = fit(4, ckpt_path="last")
+    assert "Skipped a checkpoint" in caplog.text
+    assert "step=4.ckpt/checkpoint.pt: found sha256" in caplog.text
+    assert f"The last checkpoint that verifies is {tmp_path / 'saved' / 'step=3.ckpt'}" in caplog.text
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    with pytest.raises(ValueError, match="expected"):
+        fit(4, ckpt_path=str(tmp_path / "saved" / "step=4.ckpt"))
+    earlier = fit(3)
+    assert any(not torch.equal(earlier[name], whole[name]) for name in whole)  # control: the fourth step does something
+
+
+@pytest.mark.filterwarnings(RESUMED)
+def test_a_run_that_is_resumed_again_and_again_keeps_two(fit, names):
+    for steps in (1, 2, 3, 4):
+        fit(steps, ckpt_path="last" if steps > 1 else None)
+        assert names() == ["LATEST", "last.ckpt", *(f"step={step}.ckpt" for step in (steps - 1, steps) if step)]
+
+
+@pytest.mark.filterwarnings(RESUMED)
+def test_one_that_was_asked_for_by_name_stays(fit, names, tmp_path):
+    fit(1)
+    fit(4, ckpt_path=str(tmp_path / "saved" / "step=1.ckpt"))
+    assert names() == ["LATEST", "last.ckpt", "step=1.ckpt", "step=3.ckpt", "step=4.ckpt"]
+
+
+def test_all_may_be_kept(fit, names):
+    fit(3, save_top_k=-1, save_last=None)
+    assert names() == ["LATEST", "step=1.ckpt", "step=2.ckpt", "step=3.ckpt"]
+
+
+def test_a_second_run_in_the_directory_is_refused(fit, tmp_path):
+    first = lock_directory(tmp_path / "saved")
+    with pytest.raises(ValueError, match="found another run that writes checkpoints there"):
+        fit(1)
+    first.close()
+    fit(1)
+    lock_directory(tmp_path / "saved").close()  # given back at the end
+
+
+def test_a_run_that_fails_gives_the_directory_back(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr("theworld.training.checkpoints.plugin.free_bytes", lambda folder: 10)
+    with pytest.raises(ValueError, match="found 10 bytes free"):
+        fit(1)
+    lock_directory(tmp_path / "saved").close()
+
+
+def test_at_least_one_must_stay(tmp_path):
+    with pytest.raises(ValueError, match="found keep_newest=0, expected at least 1"):
+        CrashSafeCheckpoint(tmp_path, keep_newest=0)

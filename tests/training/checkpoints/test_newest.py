@@ -1,0 +1,113 @@
+"""The newest checkpoint that verifies, and what is said of the others; one run in a directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from theworld.training.checkpoints.directory import MANIFEST, sweep
+from theworld.training.checkpoints.lock import lock_directory
+from theworld.training.checkpoints.newest import LATEST, link_checkpoint, name_latest, newest_checkpoint
+from theworld.training.checkpoints.plugin import CONTENT, CheckpointDirectories
+
+IO = CheckpointDirectories()
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Written in the order 1, 3, 2."""
+    paths = {}
+    for age, step in enumerate((1, 3, 2)):
+        paths[step] = tmp_path / f"step={step}.ckpt"
+        IO.save_checkpoint({"global_step": step}, paths[step])
+        name_latest(paths[step])
+        os.utime(paths[step], ns=(0, age * 10**9))
+    return paths
+
+
+def damage(path):
+    content = bytearray((path / CONTENT).read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / CONTENT).write_bytes(content)
+
+
+def test_the_one_written_last_is_the_newest(three, tmp_path):
+    assert newest_checkpoint(tmp_path) == (three[2], [])
+    assert (tmp_path / LATEST).read_text() == "step=2.ckpt\n"
+
+
+def test_latest_decides_between_equal_times_and_only_then(three, tmp_path):
+    for path in three.values():
+        os.utime(path, ns=(0, 0))
+    for path in three.values():
+        name_latest(path)
+        assert newest_checkpoint(tmp_path) == (path, [])
+    (tmp_path / LATEST).write_text("../elsewhere.ckpt\n")
+    assert newest_checkpoint(tmp_path)[0] in three.values()
+
+
+def test_the_one_before_is_taken_and_the_reason_said(three, tmp_path):
+    damage(three[2])
+    path, (reason,) = newest_checkpoint(tmp_path)
+    assert path == three[3]
+    assert re.search(f"{re.escape(str(three[2]))}/{CONTENT}: found sha256 .*, expected", reason)
+    (three[3] / MANIFEST).unlink()
+    path, reasons = newest_checkpoint(tmp_path)
+    assert path == three[1]
+    assert len(reasons) == 2
+
+
+def test_where_none_verifies_it_does_not_begin_anew_in_silence(three, tmp_path):
+    for path in three.values():
+        damage(path)
+    with pytest.raises(ValueError, match="found 3 checkpoints, expected at least one that verifies"):
+        newest_checkpoint(tmp_path)
+
+
+def test_where_nothing_lies_there_is_none(tmp_path):
+    assert newest_checkpoint(tmp_path / "none") == (None, [])
+    (tmp_path / "last.ckpt").symlink_to("gone")
+    (tmp_path / "notes.txt").write_text("")
+    assert newest_checkpoint(tmp_path) == (None, [])
+
+
+def test_a_link_leads_to_the_last_and_takes_no_checkpoint_away(three, tmp_path):
+    link = tmp_path / "last.ckpt"
+    for step in (1, 2):
+        link_checkpoint(link, three[step])
+        assert IO.load_checkpoint(link)["global_step"] == step
+    IO.save_checkpoint({"global_step": 9}, link)  # in place of the link, not of what it leads to
+    assert [IO.load_checkpoint(path)["global_step"] for path in (link, three[2])] == [9, 2]
+    link_checkpoint(link, link)
+    link_checkpoint(link, three[3])
+    assert IO.load_checkpoint(link)["global_step"] == 3
+    assert IO.load_checkpoint(tmp_path / "last.replaced.ckpt")["global_step"] == 9
+
+
+def test_a_single_file_is_not_taken_unasked(three, tmp_path):
+    torch.save({"global_step": 9}, tmp_path / "step=9.ckpt")
+    path, (reason,) = newest_checkpoint(tmp_path)
+    assert path == three[2]
+    assert "single file has no hashes" in reason
+
+
+def test_a_second_run_is_refused_and_told_of_the_first(tmp_path):
+    folder = tmp_path / "checkpoints"
+    first = lock_directory(folder)
+    command = (
+        f"from pathlib import Path; from theworld.training.checkpoints.lock import lock_directory; "
+        f"lock_directory(Path({str(folder)!r}))"
+    )
+    refused = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert f"(host {socket.gethostname()}, process {os.getpid()})" in refused.stderr
+    sweep(folder)
+    first.close()
+    subprocess.run([sys.executable, "-c", command], check=True)  # control: it was the lock
+    lock_directory(folder).close()  # and the dead process holds nothing

@@ -1,0 +1,130 @@
+"""The callback that says when to save, which checkpoints stay, and which one is the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from theworld.training.checkpoints.directory import sweep
+from theworld.training.checkpoints.lock import lock_directory
+from theworld.training.checkpoints.newest import link_checkpoint, name_latest, newest_checkpoint
+
+
+class CrashSafeCheckpoint(ModelCheckpoint):
+    """Lightning's rules for when to save, over directories that only one run writes.
+
+    Beyond those rules: the newest `keep_newest` checkpoints of a run stay, so that there is one to go back to when
+    the last is damaged; LATEST names the last; `ckpt_path="last"` is the newest that verifies, and every one that was
+    skipped is printed with the reason. Needs the plugin `CheckpointDirectories`.
+
+    Args:
+        dirpath: The local folder in which checkpoints lie.
+        keep_newest: How many of the newest checkpoints stay even if `save_top_k` would let them go.
+        kwargs: Those of Lightning's ModelCheckpoint.
+    """
+
+    def __init__(self, dirpath: str | Path, *, keep_newest: int = 2, **kwargs: object):
+        super().__init__(dirpath, **kwargs)
+        if keep_newest < 1:
+            raise ValueError(f"found keep_newest={keep_newest}, expected at least 1, the checkpoint just written")
+        self.keep_newest = keep_newest
+        self._written: list[str] = []  # names of this run's checkpoints, oldest first
+        self._found_last: str | None = None
+        self._lock: TextIO | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Before fitting, take the directory for this run, on all ranks or on none."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit" or trainer.fast_dev_run:
+            return
+        refusal = None
+        if trainer.is_global_zero and self._lock is None:
+            try:
+                self._lock = lock_directory(self._folder)
+                sweep(self._folder)
+            except ValueError as error:
+                refusal = str(error)
+        refusal = trainer.strategy.broadcast(refusal)
+        if refusal is not None:
+            raise ValueError(refusal)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let other runs have the directory."""
+        super().teardown(trainer, pl_module, stage)
+        self._release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning calls no teardown then."""
+        super().on_exception(trainer, pl_module, exception)
+        self._release()
+
+    def state_dict(self) -> dict[str, object]:
+        """With the names of this run's checkpoints, so that a resumed run tidies up after it."""
+        return super().state_dict() | {"written": list(self._written)}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """From `state_dict`; names count in the same directory only."""
+        super().load_state_dict(state_dict)
+        names = state_dict.get("written", [])
+        assert isinstance(names, list)
+        self._written = [Path(name).name for name in names] if state_dict["dirpath"] == self.dirpath else []
+
+    @property
+    def _folder(self) -> Path:
+        assert self.dirpath is not None
+        return Path(self.dirpath)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        name = Path(filepath).name
+        self._written = [*(written for written in self._written if written != name), name]
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            name_latest(Path(filepath))
+        self._tidy(trainer)
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Not when Lightning says so, which forgets some in a run that was resumed; `_tidy` knows all."""
+
+    def _tidy(self, trainer: Trainer) -> None:
+        """Remove what this run wrote and neither Lightning's rules nor `keep_newest` want."""
+        if self.save_top_k == -1:
+            return
+        wanted = {Path(path).name for path in (*self.best_k_models, self.best_model_path, self.last_model_path)}
+        if trainer.ckpt_path is not None and trainer.ckpt_path != self._found_last:
+            wanted.add(Path(trainer.ckpt_path).name)  # the user chose it by name
+        wanted |= set(self._written[-self.keep_newest :])
+        for name in self._written:
+            if name not in wanted:
+                trainer.strategy.remove_checkpoint(str(self._folder / name))
+        self._written = [name for name in self._written if name in wanted]
+
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """With `save_last: link`, one link for all runs of the directory; Lightning numbers them from the second on."""
+        if self.save_last != "link" or self.save_top_k == 0 or not self._last_checkpoint_saved:
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+            return
+        link = self._folder / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        self.last_model_path = str(link)
+        if trainer.is_global_zero:
+            link_checkpoint(link, Path(self._last_checkpoint_saved))
+        trainer.strategy.barrier()
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """Lightning asks for candidates and takes the newest; it gets the one that verifies."""
+        path, skipped = newest_checkpoint(self._folder, self.FILE_EXTENSION)
+        for reason in skipped:
+            rank_zero_info(f"Skipped a checkpoint. {reason}")
+        self._found_last = None if path is None else str(path)
+        if path is not None:
+            rank_zero_info(f"The last checkpoint that verifies is {path}")
+        return set() if path is None else {str(path)}
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

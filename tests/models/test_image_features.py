@@ -36,5 +36,5 @@ def test_live_rows_and_a_filled_cache_are_refused():
     model = make_model()
     ids = torch.randint(16, 64, (1, 6))
     cache = model(ids, use_cache=True).past_key_values
-    with pytest.raises(ValueError, match="found live_rows with a filled cache"):
+    with pytest.raises(ValueError, match="found live_rows with a cache"):
         model(ids[:, :1], past_key_values=cache, live_rows=object())

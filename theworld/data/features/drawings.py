@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from safetensors.numpy import save
 
 from theworld.data.features.manifest import FORMAT_VERSION
 from theworld.data.indexing.index import Index
-from theworld.data.indexing.table import sync_folder
+from theworld.data.indexing.table import write_durably
 from theworld.data.pictures.drawing import Region, RegionStyle
 from theworld.data.rows.row import RowFormat
 from theworld.data.shown import describe_row
@@ -69,13 +68,7 @@ class Drawings:
         """Write as one safetensors file, atomically."""
         facts = json.dumps({"format_version": FORMAT_VERSION, "index_sha256": self.index_sha256}, sort_keys=True)
         content = save({"keys": self.keys, "rows": self.rows, "entry": self.entry}, metadata={_METADATA: facts})
-        draft = path.with_name(f".{path.name}.draft")
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
+        write_durably(path, content)
 
     @classmethod
     def read(cls, path: Path) -> Drawings:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from theworld.data.indexing.table import sync_folder
+from theworld.data.indexing.table import write_durably
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -78,13 +77,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write atomically."""
-        draft = path.with_name(f".{path.name}.draft")
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
+        write_durably(path, (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode())
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

@@ -161,6 +161,17 @@ def read_table(path: str | Path) -> tuple[pa.Table, IndexHeader]:
     return table.cast(SCHEMA).combine_chunks(), IndexHeader.from_json(raw)
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file so that it holds all of `content` or what it held before, even after a power cut."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

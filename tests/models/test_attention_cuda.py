@@ -13,7 +13,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from tests.models.conftest import make_sample
 from tests.models.conftest import packed as collated
 from tests.tiny import gemma_config, inputs, make_model
-from theworld.models.attention.backends import vision_attention
 from theworld.models.attention.flash import flash_kernel, flash_layout
 from theworld.models.attention.flex import flex_kernel, flex_mask
 from theworld.models.attention.sdpa import sdpa_mask
@@ -116,25 +115,6 @@ def test_logits_loss_and_projector_gradients_of_the_model(backend: str) -> None:
         gradients.append(torch.cat([part.flatten().float() for part in parts]))
     for gradient in gradients[1:]:
         assert (gradient - gradients[0]).norm() / gradients[0].norm() < 3e-2
-
-
-@pytest.mark.parametrize("patches", [4096, 100])
-def test_vision_attention(patches: int) -> None:
-    """At SigLIP's own shape, and at one that fills no tile."""
-    generator = torch.Generator("cuda").manual_seed(0)
-    shape = 2, 16, patches, 72
-    exact = [torch.randn(shape, generator=generator, device="cuda").bfloat16().float() for _ in range(3)]
-    rounded = [states.bfloat16().requires_grad_() for states in exact]
-    exact = [states.requires_grad_() for states in exact]
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        expected = scaled_dot_product_attention(*exact).transpose(1, 2)
-    found, _ = vision_attention(None, *rounded, None)
-    grad = torch.randn(expected.shape, generator=generator, device="cuda").bfloat16()
-    close(found, expected)
-    for ours, theirs in zip(
-        torch.autograd.grad(found, rounded, grad), torch.autograd.grad(expected, exact, grad.float()), strict=True
-    ):
-        close(ours, theirs)
 
 
 def run(backend: str, states: list[Tensor], documents: Tensor, types: Tensor, window: int | None) -> Tensor:

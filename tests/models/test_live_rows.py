@@ -47,11 +47,12 @@ def both_ways(model, batch: Batch, live: LiveRows) -> tuple[Tensor, Tensor, Tens
     generator = torch.Generator().manual_seed(0)
     shape = (*batch.input_ids.shape, model.config.hidden_size)
     embeds = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-    masks_of = partial(layer_masks, "sdpa", config=model.config, max_documents=9)
-    masks = masks_of(batch.document_ids, batch.token_type_ids, num_images=3)
+    masks = layer_masks("sdpa", batch.document_ids, batch.token_type_ids, model.config, num_images=3, max_documents=9)
     whole = decoder(inputs_embeds=embeds, attention_mask=masks, position_ids=batch.position_ids).last_hidden_state
 
-    trimmed = decode_live(decoder, embeds, batch.position_ids, masks, live, masks_of=masks_of)
+    trimmed = decode_live(
+        decoder, embeds, batch.position_ids, masks, live, masks_of=partial(model._masks, max_documents=9)
+    )
     return embeds, whole.flatten(0, 1)[batch.target_positions], trimmed[0, : len(batch.target_positions)]
 
 

@@ -78,7 +78,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa'; choose with attention_backend")
         self.gemma = Gemma3ForConditionalGeneration(config.gemma_config)
         self.gemma.model.language_model.config._attn_implementation = backends.NAME
-        self.attention_backend = "sdpa"
+        self.attention_backend: backends.AttentionBackend = "sdpa"
         self.cosmos_encoder = CosmosEncoder.from_config(config) if config.enable_world else None
         self.post_init()
         if self.cosmos_encoder is not None and not self.cosmos_encoder.projector.target_rms.is_meta:
@@ -202,8 +202,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
                 none with them.
             return_dict: Accepted because `generate` passes it; the answer is a `TheWorldOutput` either way.
         """
-        most = backends.most_documents(input_ids.shape, self.config)
-        masks_of = partial(backends.layer_masks, self.attention_backend, config=self.config, max_documents=most)
+        masks_of = partial(self._masks, max_documents=backends.most_documents(input_ids.shape, self.config))
         mask: Tensor | dict[str, backends.Mask] | None
         cache = past_key_values if cache is None else cache
         if cache is not None and cache.get_seq_length() > 0:
@@ -247,6 +246,19 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             output.logits = self.gemma.lm_head(_keep(hidden, 0 if logits_to_keep is None else logits_to_keep))
         return output
 
+    def _masks(
+        self, document_ids: Tensor, types: Tensor, *, num_images: int, max_documents: int
+    ) -> dict[str, backends.Mask]:
+        """The rule for each kind of layer, in the form of the chosen backend."""
+        return backends.layer_masks(
+            self.attention_backend,
+            document_ids,
+            types,
+            self.config,
+            num_images=num_images,
+            max_documents=max_documents,
+        )
+
     def token_types(self, input_ids: Tensor) -> Tensor:
         """`token_type_ids` as the placeholders in `input_ids` say; int64[B, T]."""
         types = torch.where(input_ids == self.config.gemma_config.image_token_id, TokenType.IMAGE, TokenType.TEXT)
@@ -262,16 +274,6 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         if self.cosmos_encoder is None:
             raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
         return self.cosmos_encoder(given) if world_latents is None else self.cosmos_encoder.projector(world_latents)
-
-    @property
-    def attention_backend(self) -> backends.AttentionBackend:
-        """Kernels of attention in the language model, and in SigLIP while it trains; may be set at any time."""
-        return self._attention_backend
-
-    @attention_backend.setter
-    def attention_backend(self, backend: backends.AttentionBackend) -> None:
-        self._attention_backend = backend
-        self.gemma.model.vision_tower.config._attn_implementation = backends.vision_implementation(backend)
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each group that the model has; tied weights count once."""

@@ -2,7 +2,6 @@
 
 transformers looks attention up by name. The language model's is `theworld`; a tensor (or nothing) goes to PyTorch's
 scaled dot-product attention as in transformers, a `BlockMask` to flex attention, a `FlashLayout` to flash attention.
-SigLIP's has no mask and goes by the name alone.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from transformers.masking_utils import sdpa_mask as transformers_sdpa_mask
 from theworld.models.attention import flash4
 from theworld.models.attention.flash import FlashLayout, flash_kernel, flash_layout
 from theworld.models.attention.flex import flex_kernel, flex_mask
-from theworld.models.attention.image_op import image_attention
 from theworld.models.attention.sdpa import sdpa_mask
 from theworld.models.configuration import TheWorldConfig
 
@@ -28,9 +26,6 @@ Mask = Tensor | BlockMask | FlashLayout
 
 NAME = "theworld"
 """Under which transformers knows `attention`."""
-
-VISION_NAME = "theworld_vision"
-"""Under which transformers knows `vision_attention`."""
 
 
 def layer_masks(
@@ -126,33 +121,6 @@ def attention(
     return attended, None
 
 
-def vision_implementation(backend: AttentionBackend) -> str:
-    """Name of SigLIP's attention, as transformers wants it in the tower's config."""
-    return VISION_NAME if backend == "flash4" else "sdpa"
-
-
-def vision_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """SigLIP's attention, called as `attention` is: by `flash4` where it trains.
-
-    Elsewhere by PyTorch, as in `theworld data cache`, so that features are the same bits from there and live.
-    """
-    if not query.requires_grad:
-        return attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    flat = [_as_autocast_has_it(states).transpose(1, 2).flatten(0, 1) for states in (query, key, value)]  # (I·P, H, d)
-    attended, _ = image_attention(*flat, query.shape[2], scale, "flash4")
-    return attended.unflatten(0, (len(query), -1)), None
-
-
 def _as_autocast_has_it(states: Tensor) -> Tensor:
     """Autocast knows PyTorch's attention and lowers its inputs; with float32 masters ours would get float32."""
     device = states.device.type
@@ -161,5 +129,3 @@ def _as_autocast_has_it(states: Tensor) -> Tensor:
 
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, transformers_sdpa_mask)
-AttentionInterface.register(VISION_NAME, vision_attention)
-AttentionMaskInterface.register(VISION_NAME, transformers_sdpa_mask)

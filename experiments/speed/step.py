@@ -67,6 +67,7 @@ class Variant:
     raw: bool = False
 
 
+GEMMA = {"vision": 1e-5, "language": 1e-5}
 ALL = {"world_projector": 1e-5, "language": 1e-5}
 VARIANTS = {
     "projection": Variant(what="projection, live towers"),
@@ -85,9 +86,9 @@ VARIANTS = {
     "low_bit": Variant(what="lean with the language model in 8 bits", recompute="full", low_bit=True),
     "low_bit_cached": Variant(what="the same with cached features", recompute="full", low_bit=True, cached=True),
     "language_masters": Variant(what="language stage, float32 masters", rates=ALL, cached=True, recompute="full"),
-    "gemma": Variant(
-        what="Gemma alone, all of it trains", rates={"vision": 1e-5, "language": 1e-5}, optimizer="adamw_bf16"
-    ),
+    "gemma": Variant(what="Gemma alone, all of it trains", rates=GEMMA, optimizer="adamw_bf16"),
+    "gemma_flash": Variant(what="with FlashAttention-2", rates=GEMMA, optimizer="adamw_bf16", backend="flash"),
+    "gemma_sdpa": Variant(what="with a mask tensor", rates=GEMMA, optimizer="adamw_bf16", backend="sdpa"),
 }
 """Ours, in an order in which each finds what it needs: a stage that trains the language model comes last."""
 

@@ -9,7 +9,7 @@
 Gradients come on top, in the type of the weights, and those of several micro-batches are added up in it. Weights in
 bfloat16 have eight bits, so most updates are smaller than the distance to the next number and rounding to the nearest
 would drop them all. Stochastic rounding goes up or down with the odds that make the mean right. The two smaller ones
-are torchao's, which compiles its step: one kernel for each shape that trains, at the first step.
+are torchao's, compiled at the first step (`low_precision_adamw`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
 
 from theworld.models.theworld import TheWorld
 from theworld.training.optimizer_rules import OptimizerGroup, promote
@@ -87,45 +86,10 @@ def make_optimizer(
     settings: dict[str, Any] = {"params": [dict(group) for group in groups], "lr": 0.0, "betas": betas}
     if choice == "adamw":
         return _adamw(settings, fused=all(p.is_cuda for group in groups for _, p in group["params"]))
-    from torchao.optim import AdamW8bit, _AdamW
+    from theworld.training.low_precision_adamw import LayerwiseAdamW, LayerwiseAdamW8bit
 
-    # `_AdamW` is listed as public by torchao in spite of its name; it is the one with moments of the weights' type.
-    if choice == "adamw_bf16":
-        return _AdamW(**settings, bf16_stochastic_round=True)
-    optimizer = AdamW8bit(**settings, bf16_stochastic_round=True)
-    optimizer.register_state_dict_post_hook(_without_subclasses)
-    optimizer.register_load_state_dict_pre_hook(_with_subclasses)
-    return optimizer
-
-
-def _without_subclasses(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Moments of 8 bits as the plain tensors they are made of: Lightning cannot load them otherwise.
-
-    It reads checkpoints with a function for `map_location`, which PyTorch refuses for subclasses of tensors.
-    """
-    from torchao.optim.subclass_8bit import OptimState8bit
-
-    def plain(value: object) -> object:
-        if not isinstance(value, OptimState8bit):
-            return value
-        names, (signed, dtype) = value.__tensor_flatten__()
-        return {"signed": signed, "dtype": dtype, "tensors": {name: getattr(value, name) for name in names}}
-
-    moments = {key: {name: plain(value) for name, value in kept.items()} for key, kept in state["state"].items()}
-    return state | {"state": moments}
-
-
-def _with_subclasses(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """The opposite of `_without_subclasses`."""
-    from torchao.optim.subclass_8bit import OptimState8bit
-
-    def whole(value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return OptimState8bit.__tensor_unflatten__(value["tensors"], [value["signed"], value["dtype"]])
-
-    moments = {key: {name: whole(value) for name, value in kept.items()} for key, kept in state["state"].items()}
-    return state | {"state": moments}
+    kind: Any = LayerwiseAdamW if choice == "adamw_bf16" else LayerwiseAdamW8bit
+    return kind(**settings, bf16_stochastic_round=True)
 
 
 def _adamw(settings: dict[str, Any], *, fused: bool) -> torch.optim.AdamW:
@@ -142,17 +106,9 @@ def _adamw(settings: dict[str, Any], *, fused: bool) -> torch.optim.AdamW:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float]) -> None:
-    """Set the rate of every parameter group from the `group` it belongs to.
-
-    torchao keeps a rate as a tensor on the CPU, which its compiled step reads: with another number it would compile
-    again, with another tensor it refuses.
-    """
+    """Set the rate of every parameter group from the `group` it belongs to."""
     for group in optimizer.param_groups:
-        rate = rates[group["group"]]
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = rates[group["group"]]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.training.recorded_run", "tests.training.double_step"])
+CONTEXT.set_forkserver_preload(["tests.training.recorded_run", "tests.training.double_step", "tests.training.parallel.staged_run"])
 
 
 class Ranks:

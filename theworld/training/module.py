@@ -29,6 +29,7 @@ from theworld.training import optimizers
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
 from theworld.training.host_numbers import is_logged, log_numbers
 from theworld.training.optimizer_rules import optimizer_param_groups, set_trainable
+from theworld.training.parallel.clipping import clip
 from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
 from theworld.types import PADDING_DOCUMENT, Batch, PromptBatch
@@ -266,6 +267,16 @@ class TheWorldModule(LightningModule):
         """Round stochastically, where the optimizer does, by numbers that depend on the step alone."""
         with optimizers.rounding_of_step(self.optimizer_choice, self.global_step, self.device):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """`trainer.gradient_clip_val`, the same under every strategy and precision."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        clip(parameters, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep only the weights that some stage trains, and what Lightning counted its progress in."""

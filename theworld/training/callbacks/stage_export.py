@@ -12,6 +12,7 @@ from torch import Tensor
 from theworld.models.low_bit import state_on_true_base
 from theworld.models.theworld import TheWorld
 from theworld.training.module import TheWorldModule
+from theworld.training.parallel.sharding import is_sharded, whole_state
 from theworld.types import Batch
 
 
@@ -39,12 +40,15 @@ class StageExport(Callback):
         if not self.enabled or finished is None:
             return
         target = Path(trainer.default_root_dir) / self.directory / finished
+        weights = _exported(pl_module)
         if trainer.is_global_zero:
-            self._write(target, trainer, pl_module)
+            self._write(target, trainer, pl_module, weights)
         trainer.strategy.barrier("stage export")
         pl_module.print(f"Exported stage {finished} to {target}")
 
-    def _write(self, target: Path, trainer: Trainer, pl_module: TheWorldModule) -> None:
+    def _write(
+        self, target: Path, trainer: Trainer, pl_module: TheWorldModule, weights: dict[str, Tensor] | None
+    ) -> None:
         unfinished, replaced = (
             target.with_name(target.name + ".unfinished"),
             target.with_name(target.name + ".replaced"),
@@ -52,7 +56,7 @@ class StageExport(Callback):
         for leftover in (unfinished, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        pl_module.world.save_pretrained(unfinished, state_dict=_exported(pl_module))
+        pl_module.world.save_pretrained(unfinished, state_dict=weights)
         trainer.datamodule.processor.save_pretrained(unfinished)
         if target.exists():
             target.rename(replaced)
@@ -61,7 +65,9 @@ class StageExport(Callback):
 
 
 def _exported(pl_module: TheWorldModule) -> dict[str, Tensor] | None:
-    """Weights to write, if they are others than the model's own."""
+    """Weights to write, if they are others than the model's own. All processes must call it."""
+    if is_sharded(pl_module.world):
+        return whole_state(pl_module.world)
     if not pl_module.low_bit_base:
         return None
     base = TheWorld.from_pretrained(pl_module.base, enable_world=False, dtype=pl_module.load_dtype)

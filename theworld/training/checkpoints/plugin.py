@@ -14,17 +14,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.serialization import MAP_LOCATION
 
-from theworld.training.checkpoints.directory import new_checkpoint, remove_checkpoint, verify_checkpoint
+from theworld.training.checkpoints.directory import Draft, new_checkpoint, remove_checkpoint, verify_checkpoint
+from theworld.training.checkpoints.shards import put_back, stored_tensors
 
 CONTENT = "checkpoint.pt"
-_BESIDES_TENSORS = 1 << 20
+BESIDES_TENSORS = 1 << 20
 """Bytes allowed for counters, names and the archive's directory."""
 
 
 class CheckpointDirectories(CheckpointIO):
     """Writes a checkpoint aside and renames it into place; verifies one before anything of it is unpickled.
 
-    Local paths only. Strategies that write shards of their own (FSDP, ModelParallel) do not ask this plugin.
+    Local paths only. What `together` wrote with divided tensors is read whole.
     """
 
     def save_checkpoint(
@@ -38,9 +39,9 @@ class CheckpointDirectories(CheckpointIO):
         if storage_options is not None:
             raise ValueError(f"found storage_options={storage_options}, expected None: checkpoints are local folders")
         path = Path(path)
-        check_space(path, tensor_bytes(checkpoint) + _BESIDES_TENSORS)
-        with new_checkpoint(path) as draft, draft.open(CONTENT) as file:
-            torch.save(checkpoint, cast(IO[bytes], file))
+        check_space(path, tensor_bytes(checkpoint) + BESIDES_TENSORS)
+        with new_checkpoint(path) as draft:
+            write_content(draft, checkpoint)
 
     def load_checkpoint(
         self,
@@ -64,22 +65,46 @@ class CheckpointDirectories(CheckpointIO):
             )
         if not path.exists():
             raise FileNotFoundError(f"{path}: found no checkpoint there")
-        if path.is_dir():
-            verify_checkpoint(path)
-            path = path / CONTENT
-        else:
-            rank_zero_info(f"{path} is a single file without a manifest; it is read, but not verified")
-        try:
-            return torch.load(path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{path}: found more than tensors and plain values, or no pickle at all, expected a checkpoint; it was "
-                f"refused before any of its code ran. {error}"
-            ) from error
+        if not path.is_dir():
+            return read_content(path, map_location=map_location)
+        verify_checkpoint(path)
+        stored = stored_tensors(path)
+        content = read_content(path, map_location=map_location)
+        return put_back(content, lambda name: stored[name].whole())
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove what is at `path`, if anything is."""
         remove_checkpoint(Path(path))
+
+
+def write_content(draft: Draft, checkpoint: Mapping[str, object]) -> None:
+    """Write all of a checkpoint, or all that is not divided among devices, into `draft`."""
+    with draft.open(CONTENT) as file:
+        torch.save(checkpoint, cast(IO[bytes], file))
+
+
+def read_content(path: Path, *, map_location: MAP_LOCATION = "cpu", mmap: bool = False) -> dict[str, object]:
+    """Read what `write_content` wrote into the directory `path`, which must have been verified, or a single file.
+
+    Args:
+        path: The checkpoint.
+        map_location: Where its tensors go.
+        mmap: Leave tensors in the file until they are used.
+
+    Raises:
+        ValueError: It holds more than plain data. None of its code has run.
+    """
+    if path.is_dir():
+        path = path / CONTENT
+    else:
+        rank_zero_info(f"{path} is a single file without a manifest; it is read, but not verified")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: found more than tensors and plain values, or no pickle at all, expected a checkpoint; it was "
+            f"refused before any of its code ran. {error}"
+        ) from error
 
 
 def check_space(path: Path, needed: int) -> None:

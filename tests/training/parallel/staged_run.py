@@ -1,0 +1,108 @@
+"""One rank of a run through all stages in double precision, under any strategy; for `tests.training.ranks`."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.strategies import Strategy
+from torch import distributed
+
+from tests.tiny import QUIET_TRAINER
+from tests.training.double_step import DoubleModule
+from theworld.data.datamodule import OSDDataModule
+from theworld.training.callbacks.quarantine import Quarantine
+from theworld.training.callbacks.stage_export import StageExport
+from theworld.training.callbacks.stage_schedule import StageSchedule
+from theworld.training.checkpoints.callback import CrashSafeCheckpoint
+from theworld.training.checkpoints.plugin import CheckpointDirectories
+from theworld.training.parallel.clipping import gradient_norm
+from theworld.training.parallel.sharding import whole
+from theworld.training.parallel.strategy import FullySharded
+from theworld.training.stages import LearningRates, Stage
+
+MICRO_BATCHES = 4
+STEPS = 7
+CLIP = 0.05
+
+
+def stages() -> dict[str, Stage]:
+    """Projector, then vision, then language with every second layer computed twice."""
+    return {
+        "projection": Stage(learning_rates=LearningRates(world_projector=1e-2), max_steps=2),
+        "vision": Stage(learning_rates=LearningRates(world_projector=1e-2, vision=1e-3), max_steps=2, warmup_steps=1),
+        "language": Stage(
+            learning_rates=LearningRates(world_projector=1e-2, vision=1e-3, language=1e-3),
+            max_steps=3,
+            recompute="selective",
+        ),
+    }
+
+
+class Recorder(Callback):
+    """Loss over all ranks, and norm of the gradient before it is clipped, by optimizer step."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+        self.norms: dict[int, float] = {}
+        self._loss = torch.zeros((), dtype=torch.float64)
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        named = pl_module.world.named_parameters()
+        self.norms[trainer.global_step] = float(gradient_norm([p.grad for _, p in named if p.grad is not None]))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self._loss += outputs["loss"].detach() / trainer.world_size
+        if not pl_module.steps_after(batch_idx):
+            return
+        if trainer.world_size > 1:
+            distributed.all_reduce(self._loss)
+        self.losses[trainer.global_step - 1] = float(self._loss)
+        self._loss = torch.zeros((), dtype=torch.float64)
+
+
+def strategy_of(name: str) -> Strategy | str:
+    return FullySharded() if name == "fsdp2" else name
+
+
+def run_stages(
+    *,
+    world_size: int,
+    folder: Path,
+    strategy: str,
+    data: dict[str, object],
+    model: dict[str, object],
+    ckpt_path: str | None = None,
+    limit: int = -1,
+) -> None:
+    """Train on this rank, saving after each step; rank 0 writes losses, norms and final weights to `record.pt`."""
+    warnings.filterwarnings("ignore")
+    torch.Tensor.float = torch.Tensor.double  # this process is ours alone; see tests/test_invariance.py
+    seed_everything(0, verbose=False)
+    module = DoubleModule(stages=stages(), **model)
+    recorder = Recorder()
+    checkpoints = CrashSafeCheckpoint(folder / "saved", filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    settings = QUIET_TRAINER | {
+        "devices": world_size,
+        "strategy": strategy_of(strategy),
+        "accumulate_grad_batches": MICRO_BATCHES // world_size,
+        "gradient_clip_val": CLIP,
+        "max_epochs": -1,
+        "max_steps": limit,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "log_every_n_steps": 1,
+        "default_root_dir": folder,
+        "enable_checkpointing": True,
+        "plugins": [CheckpointDirectories()],
+        "callbacks": [StageSchedule(), Quarantine(), StageExport(), recorder, checkpoints],
+    }
+    trainer = Trainer(**settings)
+    datamodule = OSDDataModule(micro_batches_per_step=MICRO_BATCHES, **data)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path)
+    weights = {name: whole(parameter.detach()) for name, parameter in module.world.named_parameters()}
+    record = {"losses": recorder.losses, "norms": recorder.norms, "weights": weights}
+    if trainer.is_global_zero:
+        torch.save(record, folder / "record.pt")

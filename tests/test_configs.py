@@ -13,7 +13,7 @@ from theworld.training.stages import LearningRates, Schedule, Stage
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SEPARATE = ("stage1", "stage2", "stage3")
-DIFFERENCES = {"small_card": "stage1"}
+DIFFERENCES = {"small_card": "stage1", "cluster/stage3_fsdp2": "stage3"}
 """Configs that go after another one, and that one."""
 
 
@@ -28,7 +28,8 @@ def test_the_configs_are_found():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
 def test_a_config_parses_and_says_what_it_is(path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["theworld"])
-    before = [path.with_stem(DIFFERENCES[path.stem])] if path.stem in DIFFERENCES else []
+    name = str(path.relative_to(ROOT / "configs").with_suffix(""))
+    before = [ROOT / "configs" / f"{DIFFERENCES[name]}.yaml"] if name in DIFFERENCES else []
     with pytest.raises(SystemExit) as stop:
         main(["fit", *(f"--config={file}" for file in (*before, path)), "--print_config"])
     assert stop.value.code == 0

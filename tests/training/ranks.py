@@ -15,7 +15,9 @@ from multiprocessing.process import BaseProcess
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.training.recorded_run", "tests.training.double_step", "tests.training.parallel.staged_run"])
+CONTEXT.set_forkserver_preload(
+    ["tests.training.recorded_run", "tests.training.double_step", "tests.training.parallel.staged_run"]
+)
 
 
 class Ranks:
@@ -61,7 +63,7 @@ def _be_rank(rank: int, world_size: int, port: int, run: Callable[..., None], ar
     multiprocessing.set_start_method("fork", force=True)  # for a loader's workers, as outside of a server process
     torch.set_num_threads(1)
     if world_size > 1:
-        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(world_size)}
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(world_size)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     run(world_size=world_size, **arguments)
 

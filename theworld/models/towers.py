@@ -99,6 +99,13 @@ def _sha256(model: TheWorld, feature: Feature, module: nn.Module) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()], key=lambda named: named[0]):
         digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
-        content = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        content = (
+            (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
+            .detach()
+            .cpu()
+            .contiguous()
+            .reshape(-1)
+            .view(torch.uint8)
+        )
         digest.update(content.numpy().data)
     return digest.hexdigest()

@@ -30,6 +30,7 @@ from theworld.training.checkpoint_contents import check_checkpoint, trained_weig
 from theworld.training.host_numbers import is_logged, log_numbers
 from theworld.training.optimizer_rules import optimizer_param_groups, set_trainable
 from theworld.training.parallel.clipping import clip
+from theworld.training.placeholders import check_placeholders
 from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
 from theworld.types import PADDING_DOCUMENT, Batch, PromptBatch
@@ -152,7 +153,7 @@ class TheWorldModule(LightningModule):
                 if self.low_bit_base:
                     quantise_language(self.model)
             self.model.attention_backend = self.attention_backend
-            self._check_against_processor()
+            check_placeholders(self.world.config, getattr(self.trainer.datamodule, "processor", None))
         if fitting:
             set_trainable(self.model, self.schedule.groups)
             optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
@@ -292,17 +293,3 @@ class TheWorldModule(LightningModule):
         optimizers.check_same_optimizer(checkpoint, self.optimizer_choice)
         optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
         self._progress_unit.load(cast(UnitState | None, checkpoint.get("progress_unit")))
-
-    def _check_against_processor(self) -> None:
-        """The placeholders the data carries must be those the model fills in."""
-        processor = getattr(self.trainer.datamodule, "processor", None)
-        if processor is None:
-            return
-        config = self.world.config
-        found = (processor.num_world_tokens, processor.world_token_id if processor.enable_world else None)
-        expected = (config.num_world_tokens, config.world_token_id) if config.enable_world else (0, None)
-        if found != expected:
-            raise ValueError(
-                f"found (world tokens, world token id) = {found} in the data's processor, expected the model's "
-                f"{expected}; give model and data the same base, enable_world, world_image_size and projection mode"
-            )

@@ -113,7 +113,7 @@ def test_in_place_of_a_directory_written_in_place(tmp_path, monkeypatch):
     """Positive control: without the draft the same kill leaves a torn checkpoint, and it is refused."""
     save(tmp_path, SAME, 1)
     os.utime(tmp_path / SAME, ns=(0, 0))
-    monkeypatch.setattr(directory, "_hidden", lambda path: path)
+    monkeypatch.setattr(directory, "draft_of", lambda path: path)
     failed = fail_once(monkeypatch, "write", 3, Killed)
     with pytest.raises(Killed):
         save(tmp_path, OTHER, 2)

@@ -148,7 +148,7 @@ def test_a_single_file_is_read_and_said_to_be_unverified(tmp_path, caplog):
 
 
 def test_without_space_nothing_is_begun(saved, tmp_path, monkeypatch):
-    needed = tensor_bytes(STATE) + plugin._BESIDES_TENSORS
+    needed = tensor_bytes(STATE) + plugin.BESIDES_TENSORS
     asked = []
     monkeypatch.setattr(plugin, "free_bytes", lambda folder: asked.append(folder) or needed - 1)
     path = tmp_path / "new" / "step=8.ckpt"
@@ -173,7 +173,7 @@ def test_bytes_are_those_of_the_memory_saved(tmp_path):
     assert tensor_bytes({"a": torch.zeros(10), "b": torch.zeros(10)}) == 80
     IO.save_checkpoint({"part": whole[:3], "whole": whole}, tmp_path / "one.ckpt")
     written = (tmp_path / "one.ckpt" / CONTENT).stat().st_size
-    assert 8000 < written < 8000 + plugin._BESIDES_TENSORS
+    assert 8000 < written < 8000 + plugin.BESIDES_TENSORS
 
 
 def test_a_checkpoint_is_removed(saved, tmp_path):

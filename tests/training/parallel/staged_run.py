@@ -18,6 +18,7 @@ from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
+from theworld.training.module import TheWorldModule
 from theworld.training.parallel.clipping import gradient_norm
 from theworld.training.parallel.sharding import whole
 from theworld.training.parallel.strategy import FullySharded
@@ -75,13 +76,15 @@ def run_stages(
     data: dict[str, object],
     model: dict[str, object],
     ckpt_path: str | None = None,
-    limit: int = -1,
+    double: bool = True,
+    **trainer_settings: object,
 ) -> None:
     """Train on this rank, saving after each step; rank 0 writes losses, norms and final weights to `record.pt`."""
     warnings.filterwarnings("ignore")
-    torch.Tensor.float = torch.Tensor.double  # this process is ours alone; see tests/test_invariance.py
+    if double:
+        torch.Tensor.float = torch.Tensor.double  # this process is ours alone; see tests/test_invariance.py
     seed_everything(0, verbose=False)
-    module = DoubleModule(stages=stages(), **model)
+    module = (DoubleModule if double else TheWorldModule)(stages=stages(), **model)
     recorder = Recorder()
     checkpoints = CrashSafeCheckpoint(folder / "saved", filename="{step}", save_top_k=-1, every_n_train_steps=1)
     settings = QUIET_TRAINER | {
@@ -90,7 +93,6 @@ def run_stages(
         "accumulate_grad_batches": MICRO_BATCHES // world_size,
         "gradient_clip_val": CLIP,
         "max_epochs": -1,
-        "max_steps": limit,
         "num_sanity_val_steps": 0,
         "limit_val_batches": 0,
         "log_every_n_steps": 1,
@@ -99,10 +101,11 @@ def run_stages(
         "plugins": [CheckpointDirectories()],
         "callbacks": [StageSchedule(), Quarantine(), StageExport(), recorder, checkpoints],
     }
-    trainer = Trainer(**settings)
+    trainer = Trainer(**settings | trainer_settings)
     datamodule = OSDDataModule(micro_batches_per_step=MICRO_BATCHES, **data)
     trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path)
+    dtypes = {name: str(parameter.dtype) for name, parameter in module.world.named_parameters()}
     weights = {name: whole(parameter.detach()) for name, parameter in module.world.named_parameters()}
-    record = {"losses": recorder.losses, "norms": recorder.norms, "weights": weights}
+    record = {"losses": recorder.losses, "norms": recorder.norms, "weights": weights, "dtypes": dtypes}
     if trainer.is_global_zero:
         torch.save(record, folder / "record.pt")

@@ -32,10 +32,11 @@ def run(base, tmp_path_factory) -> Callable[..., Path]:
 
     def start(how: tuple[str, int], **options: object) -> Path:
         folder = tmp_path_factory.mktemp(how[0])
-        arguments = {"data": data, "model": {"base": base} | MODEL} | options
+        arguments = {"data": data, "model": start.model} | options
         Ranks(run_stages, world_size=how[1], folder=folder, strategy=how[0], **arguments).wait()
         return folder
 
+    start.model = {"base": base} | MODEL
     return start
 
 
@@ -65,6 +66,17 @@ def test_fsdp2_is_the_run_of_one_process(whole):
     assert list(expected["losses"]) == list(range(STEPS))
     assert all(norm > 2 * CLIP for norm in expected["norms"].values())
     assert_same(whole[FSDP2], whole[ONE])
+
+
+def test_half_precision_keeps_whole_masters(whole, run):
+    """Groups that are frozen at first add up in float32 too, and the run is the same but for rounding."""
+    half = {"model": run.model | {"dtype": "bfloat16"}, "double": False, "precision": "bf16-mixed"}
+    found, expected = record(run(FSDP2, **half)), record(whole[ONE])
+    for step, loss in expected["losses"].items():
+        assert found["losses"][step] == pytest.approx(loss, rel=1e-2), step
+    types = {name: kind for name, kind in found["dtypes"].items() if "cosmos_encoder.vae" not in name}
+    assert set(types.values()) == {"torch.float32"}
+    assert set(found["dtypes"].values()) == {"torch.float32", "torch.bfloat16"}  # what no stage trains stays as it was
 
 
 def test_what_fsdp2_exports_is_what_one_process_exports(whole):

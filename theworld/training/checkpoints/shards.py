@@ -31,10 +31,10 @@ _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", t
 
 
 class Rows(NamedTuple):
-    """Rows `first` to `first + count` of a tensor."""
+    """Rows `first` to `first + number` of a tensor."""
 
     first: int
-    count: int
+    number: int
 
 
 class StoredTensor:
@@ -56,16 +56,16 @@ class StoredTensor:
         for _, rows in self._parts:
             if rows.first != end:
                 raise ValueError(f"found rows from {rows.first} on of {name} after row {end}, expected the next one")
-            end += rows.count
+            end += rows.number
         if end != total:
             raise ValueError(f"found {end} rows of {name}, expected {total}; files of the checkpoint are missing")
         self.shape = torch.Size([total, *self._parts[0][0].get_slice(name).get_shape()[1:]])
 
     def rows(self, first: int, count: int) -> Tensor:
         """Some rows of it, on the CPU; only these are read."""
-        pieces = []
+        pieces: list[Tensor] = []
         for file, there in self._parts:
-            start, stop = max(first, there.first), min(first + count, there.first + there.count)
+            start, stop = max(first, there.first), min(first + count, there.first + there.number)
             if start < stop or (count == 0 and not pieces):
                 pieces.append(file.get_slice(self.name)[start - there.first : max(start, stop) - there.first])
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
@@ -82,7 +82,7 @@ def own_rows(tensor: DTensor) -> Rows:
     each = -(-total // devices)
     first = min(each * tensor.device_mesh.get_local_rank(), total)
     rows = Rows(first, min(each, total - first))
-    assert rows.count == tensor.to_local().shape[0]
+    assert rows.number == tensor.to_local().shape[0]
     return rows
 
 
@@ -115,7 +115,7 @@ def put_back(checkpoint: object, read: Callable[[str], object]) -> Any:
 
 
 def write_rows(draft: Draft, divided: Mapping[str, DTensor], *, rank: int, world_size: int) -> None:
-    """Write this device's rows as a safetensors file of `draft`, one tensor after another, so that none waits in memory.
+    """Write this device's rows as a safetensors file of `draft`, one tensor after another to save memory.
 
     Raises:
         ValueError: A tensor is of a type that is not known here.
@@ -135,7 +135,7 @@ def write_rows(draft: Draft, divided: Mapping[str, DTensor], *, rank: int, world
         file.write(len(described).to_bytes(8, "little") + described)
         for tensor in divided.values():
             content = tensor.to_local().detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            file.write(memoryview(content.numpy()))
+            file.write(content.numpy().data)
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:

@@ -42,11 +42,12 @@ def save_together(checkpoint: Mapping[str, object], path: Path) -> None:
                 write_content(own, plain)
             return own.files
 
-        begun, _ = _on_all(begin)
-        _, files = _on_all(write)
+        begun = _on_all(begin)
+        of_processes: list[dict[str, dict[str, object]]] = [{}] * world_size
+        distributed.all_gather_object(of_processes, _on_all(write))
         if begun is not None:
-            for of_process in files:
-                begun.files.update(of_process)
+            for files in of_processes:
+                begun.files.update(files)
         _on_all(stack.close)
 
 
@@ -68,24 +69,23 @@ def load_together(path: Path) -> dict[str, object]:
             verify_checkpoint(path, share=share)
 
     _on_all(verify)
-    content, _ = _on_all(lambda: read_content(path, mmap=True), gathered=False)
+    content = _on_all(lambda: read_content(path, mmap=True))
     stored = stored_tensors(path) if path.is_dir() else {}
     return put_back(content, stored.__getitem__)
 
 
-def _on_all(action: Callable[[], T], *, gathered: bool = True) -> tuple[T, list[T]]:
-    """What `action` gives here, and in every process (if `gathered`); an error in one of them is an error in all."""
-    result, failure = None, None
+def _on_all(action: Callable[[], T]) -> T:
+    """What `action` gives here; an error in one process is an error in all."""
+    failure: Exception | None = None
     try:
         result = action()
     except Exception as error:
         failure = error
-    sent = (None if failure is None else f"{type(failure).__name__}: {failure}", result if gathered else None)
-    outcomes: list[tuple[str | None, T]] = [sent] * distributed.get_world_size()
-    distributed.all_gather_object(outcomes, sent)
+    failures: list[str | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(failures, None if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:
         raise failure
-    for rank, (message, _) in enumerate(outcomes):
+    for rank, message in enumerate(failures):
         if message is not None:
             raise RuntimeError(f"process {rank} failed: {message}")
-    return result, [given for _, given in outcomes]
+    return result

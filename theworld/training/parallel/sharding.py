@@ -68,6 +68,16 @@ def shard_model(
         )
 
 
+def settle_types(model: TheWorld) -> None:
+    """Let every unit settle in which type it adds up gradients, while all that any stage trains is marked as training.
+
+    PyTorch does this in the first forward pass, from what trains then. A unit that is frozen in the first stage would
+    add up in no type of its own, and fail when it begins to train. To be called when nothing is on the meta device.
+    """
+    if isinstance(model, FSDPModule):
+        model._get_fsdp_state()._lazy_init()
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard_model` has divided any of it."""
     return any(isinstance(module, FSDPModule) for module in model.modules())

@@ -14,10 +14,9 @@ from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 
 from theworld.training.checkpoints.together import load_together, save_together
-
 from theworld.training.module import TheWorldModule
 from theworld.training.parallel.loading import divided_like, load_rows
-from theworld.training.parallel.sharding import divide_again, is_sharded, keep_gathered, shard_model
+from theworld.training.parallel.sharding import divide_again, is_sharded, keep_gathered, settle_types, shard_model
 
 
 class FullySharded(ModelParallelStrategy):
@@ -56,11 +55,13 @@ class FullySharded(ModelParallelStrategy):
         """Divide the model, which `configure_model` has made, before the optimizer is."""
         module = self.lightning_module
         assert isinstance(module, TheWorldModule)
+        _check(module)
         fitting = trainer.state.fn == TrainerFn.FITTING
         if fitting and not is_sharded(module.world):
             self._shard(module)
         super().setup(trainer)
         if is_sharded(module.world):
+            settle_types(module.world)
             divide_again(module.world, reshard_after_forward=self.reshard_after_forward)
             if not fitting:
                 keep_gathered(module.world)
@@ -115,4 +116,22 @@ class FullySharded(ModelParallelStrategy):
             divided=tuple(groups),
             bfloat16=self.precision_plugin.precision == "bf16-mixed",
             reshard_after_forward=self.reshard_after_forward,
+        )
+
+
+def _check(module: TheWorldModule) -> None:
+    """Refuse what cannot be divided by rows.
+
+    Raises:
+        ValueError: Weights or moments of 8 bits.
+    """
+    if module.low_bit_base:
+        raise ValueError(
+            "found model.low_bit_base under FullySharded, expected false: its matrices of 8 bits cannot be divided; "
+            "leave out one of the two"
+        )
+    if module.optimizer_choice == "adamw_8bit":
+        raise ValueError(
+            "found model.optimizer=adamw_8bit under FullySharded, expected adamw or adamw_bf16: its blocks of 256 "
+            "moments would follow from the number of devices, and no other number could resume"
         )

@@ -98,6 +98,7 @@ def test_what_two_processes_saved_goes_on_in_one(whole, run):
     assert_same(resumed, whole[ONE])
 
 
+@pytest.mark.slow
 def test_what_one_process_saved_goes_on_in_two(whole, run):
     resumed = run(FSDP2, ckpt_path=str(whole[ONE] / "saved" / "step=3.ckpt"))
     assert list(record(resumed)["losses"]) == [3, 4, 5, 6]

@@ -24,6 +24,7 @@ from theworld.data_cli import TOOLS, data_tool
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
+from theworld.training.callbacks.preemption import Preemption
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_progress import StageProgressBar
@@ -45,6 +46,7 @@ CALLBACKS = {
     "throughput": Throughput,
     "stage_validation": StageValidation,
     "stage_export": StageExport,
+    "preemption": Preemption,
     "answer_table": AnswerTable,
     "answer_file": AnswerFile,
     "checkpoint": CrashSafeCheckpoint,

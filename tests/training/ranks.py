@@ -15,7 +15,9 @@ from multiprocessing.process import BaseProcess
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.training.recorded_run", "tests.training.double_step"])
+CONTEXT.set_forkserver_preload(
+    ["tests.training.recorded_run", "tests.training.double_step", "tests.training.preempted_run"]
+)
 
 
 class Ranks:

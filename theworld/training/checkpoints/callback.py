@@ -74,6 +74,14 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         assert isinstance(names, list)
         self._written = [Path(name).name for name in names] if state_dict["dirpath"] == self.dirpath else []
 
+    def save_now(self, trainer: Trainer) -> Path:
+        """Save the step just made, whatever the rules say. For all ranks, in a hook `on_train_batch_end`."""
+        candidates = self._monitor_candidates(trainer)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_checkpoint(trainer, self._get_metric_interpolated_filepath_name(candidates, trainer))
+        self._save_last_checkpoint(trainer, candidates)
+        return Path(self._last_checkpoint_saved)
+
     @property
     def _folder(self) -> Path:
         assert self.dirpath is not None

@@ -176,6 +176,16 @@ class PlanLoader:
             )
         self._consumed = step * self._per_step
 
+    def seek(self, step: int) -> None:
+        """Continue from optimizer step `step` of the run, counted from 0 over all epochs."""
+        self.epoch, within = divmod(step, self.plan.num_steps)  # every epoch has as many
+        self.plan = self._plan(self.epoch)
+        self._consumed = within * self._per_step
+
+    def plan_of(self, epoch: int) -> Plan:
+        """The plan of any epoch."""
+        return self.plan if epoch == self.epoch else self._plan(epoch)
+
     @property
     def _per_step(self) -> int:
         return self.micro_batches_per_step // self.world_size

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import set_parsing_settings
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils.logging import disable_progress_bar
@@ -123,6 +124,11 @@ class ReplayCLI(TheWorldCLI):
         self.replay = Replay(folder)
         super().__init__(TheWorldModule, OSDDataModule, run=False, **kwargs)
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Those of `fit` as well, which stand in the settings that a run writes down."""
+        super().add_arguments_to_parser(parser)
+        parser.add_method_arguments(Trainer, "fit", skip=self.subcommands()["fit"])
+
     def before_instantiate_classes(self) -> None:
         """Lay the run out for one device, with the same micro-batches in the step."""
         devices = {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_steps": self.replay.step + 1}
@@ -142,6 +148,7 @@ def replay_step(words: Sequence[str], **kwargs: object) -> None:
     """Run `theworld replay`: print what was found, and exit with 1 if the step is finite this time."""
     if not words or words[0].startswith("-"):
         sys.exit("theworld replay: found no folder, expected `theworld replay RUN/nonfinite/step=N --config FILE`")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")  # the words come from there
     try:
         cli = ReplayCLI(Path(words[0]), args=list(words[1:]), **kwargs)
         replay = cli.replay

@@ -74,7 +74,7 @@ def train(
         "default_root_dir": folder,
         "enable_checkpointing": True,
         "plugins": [CheckpointDirectories()],
-        "callbacks": [StageSchedule(), Quarantine(), Losses(folder), preemption or Preemption(), *callbacks, saver],
+        "callbacks": [*callbacks, StageSchedule(), Quarantine(), Losses(folder), preemption or Preemption(), saver],
     }
     datamodule = OSDDataModule(micro_batches_per_step=4, num_workers=1, **data)
     trainer = Trainer(**settings)

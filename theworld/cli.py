@@ -28,6 +28,7 @@ from theworld.data_cli import TOOLS, data_tool
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
+from theworld.training.callbacks.drift import DriftRefusal
 from theworld.training.callbacks.nonfinite import NonFiniteGuard
 from theworld.training.callbacks.preemption import Preemption
 from theworld.training.callbacks.quarantine import Quarantine
@@ -36,6 +37,7 @@ from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
 from theworld.training.callbacks.throughput import Throughput
+from theworld.training.callbacks.watchdog import Watchdog
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
@@ -46,6 +48,8 @@ CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
 """Packages whose classes a config may name. Any other `class_path` is refused before it is imported."""
 
 CALLBACKS = {
+    "watchdog": Watchdog,
+    "drift": DriftRefusal,
     "quarantine": Quarantine,
     "nonfinite": NonFiniteGuard,
     "cached_features": CachedFeatures,
@@ -88,6 +92,12 @@ class TheWorldCLI(LightningCLI):
             default=False,
             help="After fitting, answer the test questions and score them.",
         )
+        parser.add_argument(
+            "--allow_drift",
+            action="store_true",
+            help="Resume though settings, tokenizer or code differ from those that the checkpoint was written with.",
+        )
+        parser.link_arguments("allow_drift", "drift.allow")
         parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoint_directory)
         for name in ("base", "enable_world", "world_image_size"):
             parser.link_arguments(f"model.{name}", f"data.{name}")

@@ -78,7 +78,7 @@ def test_stop_is_before_the_update_and_keeps_the_step(run, tmp_path, fused, pois
     assert dump.gradients
     assert all("projector" in name for name in dump.gradients)
     assert all(torch.equal(w, snapshots.weights[bad][name]) for name, w in read_weights(folder).items())
-    (event,) = read_events(tmp_path)
+    (event,) = read_events(tmp_path, "nonfinite")
     assert (event["event"], event["step"], event["policy"], event["dump"]) == ("nonfinite", bad, "stop", str(folder))
 
 
@@ -89,7 +89,7 @@ def test_skip_leaves_weights_and_optimizer_as_they_were(run, tmp_path, fused, po
     guard = NonFiniteGuard(policy="skip")
     snapshots = run(guard, fused=fused, poison=poison, accumulate=accumulate, gradient_clip_val=1.0)
     bad = _bad_steps(snapshots, accumulate)
-    assert guard.incidents == bad == [event["step"] for event in read_events(tmp_path)]
+    assert guard.incidents == bad == [event["step"] for event in read_events(tmp_path, "nonfinite")]
     for step in range(8):
         before, after = (snapshots.weights[step], snapshots.weights[step + 1])
         assert _same(before, after) == (step in bad)
@@ -119,7 +119,7 @@ def test_rollback_takes_the_weights_and_moments_of_the_newest_checkpoint(run, tm
     snapshots = run(guard, saver, fused=fused, **saving)
     bad = _bad_steps(snapshots)
     assert guard.incidents == bad
-    (first, *_), events = bad, read_events(tmp_path)
+    (first, *_), events = bad, read_events(tmp_path, "nonfinite")
     newest = first // 2 * 2
     assert first > newest > 0, "a test of another seed: nothing was made since the checkpoint"
     assert events[0]["checkpoint"] == str(tmp_path / "saved" / f"step={newest}.ckpt")
@@ -137,7 +137,7 @@ def test_too_many_incidents_stop_the_run(run, tmp_path):
     guard = NonFiniteGuard(policy="skip", max_incidents=1)
     snapshots = run(guard, steps=20, error="the incident after max_incidents=1")
     assert len(_bad_steps(snapshots)) == 2
-    assert [event["policy"] for event in read_events(tmp_path)] == ["skip", "stop"]
+    assert [event["policy"] for event in read_events(tmp_path, "nonfinite")] == ["skip", "stop"]
 
 
 def test_no_checkpoint_is_written_after_a_step_to_stop_at(run, tmp_path):

@@ -58,8 +58,8 @@ def record(folder: str | Path, event: str, **fields: object) -> None:
         sync_folder(path.parent)
 
 
-def read_events(folder: str | Path) -> list[dict[str, object]]:
-    """Every event of a run in the order written; none if nothing happened.
+def read_events(folder: str | Path, *names: str) -> list[dict[str, object]]:
+    """Every event of a run in the order written, or those of these names; none if nothing happened.
 
     A line that is no event comes as `{"event": "unreadable_line", "line": <number from 1>}`.
     """
@@ -67,7 +67,8 @@ def read_events(folder: str | Path) -> list[dict[str, object]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    return [_read(line, number) for number, line in enumerate(lines, start=1) if line]
+    events = [_read(line, number) for number, line in enumerate(lines, start=1) if line]
+    return [event for event in events if not names or event["event"] in names]
 
 
 def _read(line: bytes, number: int) -> dict[str, object]:

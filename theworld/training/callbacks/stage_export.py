@@ -11,6 +11,7 @@ from torch import Tensor
 
 from theworld.models.low_bit import state_on_true_base
 from theworld.models.theworld import TheWorld
+from theworld.training.events import record
 from theworld.training.module import TheWorldModule
 from theworld.types import Batch
 
@@ -41,6 +42,7 @@ class StageExport(Callback):
         target = Path(trainer.default_root_dir) / self.directory / finished
         if trainer.is_global_zero:
             self._write(target, trainer, pl_module)
+            record(trainer.default_root_dir, "stage_exported", step=trainer.global_step, stage=finished, path=target)
         trainer.strategy.barrier("stage export")
         pl_module.print(f"Exported stage {finished} to {target}")
 

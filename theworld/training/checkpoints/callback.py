@@ -13,6 +13,7 @@ from torch import Tensor
 from theworld.training.checkpoints.directory import sweep
 from theworld.training.checkpoints.lock import lock_directory
 from theworld.training.checkpoints.newest import link_checkpoint, name_latest, newest_checkpoint
+from theworld.training.events import record
 
 
 class CrashSafeCheckpoint(ModelCheckpoint):
@@ -127,6 +128,8 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         path, skipped = newest_checkpoint(self._folder, self.FILE_EXTENSION)
         for reason in skipped:
             rank_zero_info(f"Skipped a checkpoint. {reason}")
+            if trainer.is_global_zero:
+                record(trainer.default_root_dir, "checkpoint_skipped", reason=reason)
         self._found_last = None if path is None else str(path)
         if path is not None:
             rank_zero_info(f"The last checkpoint that verifies is {path}")

@@ -20,6 +20,8 @@ from theworld.training.events import read_events
 from theworld.training.nonfinite.dump import read_dump, read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:optimizer step:UserWarning", "ignore:Stopped at optimizer:UserWarning")
+MORE = [(False, "gradient", 1), (False, "loss", 2), (False, "gradient", 2)]
+MORE += [(True, "loss", 1), (True, "gradient", 1), (True, "loss", 2)]
 OPTIMIZERS = pytest.mark.parametrize("fused", [False, True])
 
 
@@ -62,8 +64,7 @@ def test_without_the_guard_the_weights_are_lost(run):
     assert any(not w.isfinite().all() for w in snapshots.weights[bad + 1].values())
 
 
-@OPTIMIZERS
-@pytest.mark.parametrize("poison", ["loss", "gradient"])
+@pytest.mark.parametrize(("fused", "poison"), [(False, "gradient"), (True, "loss")])
 def test_stop_is_before_the_update_and_keeps_the_step(run, tmp_path, fused, poison):
     expected = r"optimizer step \d: found .* on the ranks \[0\], expected finite numbers; .*`theworld replay"
     snapshots = run(NonFiniteGuard(), fused=fused, poison=poison, error=expected)
@@ -82,9 +83,10 @@ def test_stop_is_before_the_update_and_keeps_the_step(run, tmp_path, fused, pois
     assert (event["event"], event["step"], event["policy"], event["dump"]) == ("nonfinite", bad, "stop", str(folder))
 
 
-@OPTIMIZERS
-@pytest.mark.parametrize("poison", ["loss", "gradient"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("fused", "poison", "accumulate"),
+    [(False, "loss", 1), (True, "gradient", 2), *(pytest.param(*p, marks=pytest.mark.slow) for p in MORE)],
+)
 def test_skip_leaves_weights_and_optimizer_as_they_were(run, tmp_path, fused, poison, accumulate):
     guard = NonFiniteGuard(policy="skip")
     snapshots = run(guard, fused=fused, poison=poison, accumulate=accumulate, gradient_clip_val=1.0)

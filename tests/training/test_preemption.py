@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,6 +130,72 @@ def test_a_signal_to_one_rank_of_two_ends_both_at_the_same_step(arguments, tmp_p
     assert max(losses(folder, 0)) == max(losses(folder, 1)) < STEPS
     Ranks(train, world_size=2, folder=folder, **arguments).wait()
     _assert_as_whole(folder, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_command_exits_with_the_code(arguments, tmp_path, devices):
+    """With two devices Lightning starts the second process, and would kill the first one after a failure of that."""
+    options = {f"data.{name}": value for name, value in arguments["data"].items() if name not in ("base",)}
+    del options["data.num_world_tokens"], options["data.world_image_size"]
+    options |= {f"model.{name}": value for name, value in arguments["model"].items()}
+    options |= {"trainer.devices": devices, "trainer.accelerator": "cpu", "trainer.default_root_dir": tmp_path}
+    options |= {"data.micro_batches_per_step": devices, "checkpoint.every_n_train_steps": 1000000}
+    stages = '{"only": {"learning_rates": {"world_projector": 0.01}, "max_steps": 100000}}'
+    command = [sys.executable, "-m", "theworld", "fit", f"--model.stages={stages}", "--trainer.log_every_n_steps=1"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(lambda: any(tmp_path.rglob("events.out.tfevents*")) and process.poll() is None, process)
+        time.sleep(4)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(60) == 85
+    finally:
+        process.kill()
+    (event,) = read_events(tmp_path)
+    assert (event["event"], event["signal"]) == ("preempted", "SIGUSR1")
+    assert newest_checkpoint(tmp_path / "checkpoints")[1] == []
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, f"exit code {process.returncode}"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Broadcasts(Callback):
+    """Counts the broadcasts of training, in place of PyTorch's function in this process."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.count = folder, 0
+
+    def on_train_start(self, trainer, pl_module):
+        broadcast = torch.distributed.broadcast
+
+        def counted(*args, **kwargs):
+            self.count += 1
+            return broadcast(*args, **kwargs)
+
+        torch.distributed.broadcast = counted
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        (self.folder / f"broadcasts-{trainer.global_rank}").write_text(str(self.count))
+
+
+def counting_run(*, folder: Path, handled: bool, **arguments: object) -> None:
+    preemption = Preemption() if handled else Callback()
+    train(folder=folder, callbacks=(Broadcasts(folder),), preemption=preemption, **arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("handled", [True, False])
+def test_no_micro_batch_begins_with_a_broadcast(arguments, tmp_path, handled):
+    """Lightning's, which the host would wait for; without the callback it is there (control)."""
+    Ranks(counting_run, world_size=2, folder=tmp_path, handled=handled, **arguments).wait()
+    count = int((tmp_path / "broadcasts-0").read_text())
+    assert count == (0 if handled else 2 * STEPS)  # two micro-batches a step and rank
 
 
 class Signal(Callback):

@@ -25,13 +25,15 @@ SAMPLE = "train-5"
 class Poisoned(TheWorldModule):
     """`poison` says what becomes of `SAMPLE`; `fused` takes the optimizer that a GPU has."""
 
-    poison: Literal["loss", "gradient", "none"] = "loss"
+    poison: Literal["loss", "gradient", "constant", "none"] = "loss"
     fused = False
 
     def forward(self, batch: Batch) -> TheWorldOutput:
         output = super().forward(batch)
         if SAMPLE not in batch.ids or self.poison == "none":
             return output
+        if self.poison == "constant":
+            return replace(output, loss_sum=output.loss_sum + float("inf"))  # whose gradient is none
         if self.poison == "loss":
             return replace(output, loss_sum=output.loss_sum * float("nan"))
         zero = next(p for p in self.world.parameters() if p.requires_grad).sum() * 0.0

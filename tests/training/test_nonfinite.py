@@ -152,25 +152,34 @@ def test_no_checkpoint_is_written_after_a_step_to_stop_at(run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guarded", [True, False])
-def test_a_nan_on_one_rank_stops_all_before_the_update(base, osd, tmp_path, guarded):
-    data = {"base": base} | DATA | {name: path for name, path in osd.items() if name.startswith("train")}
-    runs = {"data": data, "model": {"base": base} | MODEL, "poison": "loss", "guarded": guarded}
-    Ranks(train_poisoned, world_size=2, folder=tmp_path, **runs).wait()
-    ranks = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
-    finite = [all(w.isfinite().all() for w in record["weights"].values()) for record in ranks]
-    assert finite == [guarded] * 2
-    if not guarded:
-        return
-    first, second = ranks
+@pytest.mark.parametrize("poison", ["loss", "constant"])
+def test_a_loss_on_one_rank_stops_all_before_the_update(base, osd, tmp_path, poison):
+    """The constant leaves every gradient finite, so that the other rank knows of it from the exchange alone."""
+    first, second = _two_ranks(base, osd, tmp_path, poison=poison, guarded=True)
+    assert "expected finite numbers" in first["stopped"]
+    assert "expected finite numbers" in second["stopped"]
     assert first["step"] == second["step"] < 6
     assert all(torch.equal(first["weights"][name], weight) for name, weight in second["weights"].items())
-    dumps = read_dump(tmp_path / "nonfinite" / f"step={first['step']}")
+    folder = tmp_path / "nonfinite" / f"step={first['step']}"
+    dumps = read_dump(folder)
     (poisoned,) = [dump.rank for dump in dumps if SAMPLE in dump.micro_batches[0].ids]
-    losses = [math.isnan(float(dump.micro_batches[0].loss)) for dump in dumps]
-    assert losses == [rank == poisoned for rank in range(2)]
-    kept = read_weights(tmp_path / "nonfinite" / f"step={first['step']}")
-    assert all(torch.equal(first["weights"][name], weight) for name, weight in kept.items())
+    finite = [math.isfinite(float(dump.micro_batches[0].loss)) for dump in dumps]
+    assert finite == [rank != poisoned for rank in range(2)]
+    assert all(torch.equal(first["weights"][name], weight) for name, weight in read_weights(folder).items())
+
+
+@pytest.mark.slow
+def test_without_the_guard_both_ranks_are_lost(base, osd, tmp_path):
+    """Control."""
+    for record in _two_ranks(base, osd, tmp_path, poison="loss", guarded=False):
+        assert any(not weight.isfinite().all() for weight in record["weights"].values())
+
+
+def _two_ranks(base, osd, folder, *, poison: str, guarded: bool) -> list[dict]:
+    data = {"base": base} | DATA | {name: path for name, path in osd.items() if name.startswith("train")}
+    runs = {"data": data, "model": {"base": base} | MODEL, "poison": poison, "guarded": guarded}
+    Ranks(train_poisoned, world_size=2, folder=folder, **runs).wait()
+    return [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
 
 
 def test_a_damaged_or_incomplete_account_is_refused(run, tmp_path):

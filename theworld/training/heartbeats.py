@@ -83,7 +83,7 @@ class HeartbeatFiles:
         try:
             content = json.loads(self._path(rank).read_text(encoding="utf-8"))
             beat = Beat(**content | {"accused": tuple(content["accused"])})
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         return beat if beat.run == self.run else None
 

@@ -54,7 +54,7 @@ class Watchdog(Callback):
         self._own = Beat(run="")
         self._step = 0
         self._files: HeartbeatFiles | None = None
-        self._stop = threading.Event()
+        self._wake = threading.Event()  # the main thread has ended or failed
         self._thread: threading.Thread | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -65,7 +65,7 @@ class Watchdog(Callback):
         run = trainer.strategy.broadcast(f"{time.time_ns()}")
         self._own = Beat(run=run, host=socket.gethostname(), pid=os.getpid())
         self._files = HeartbeatFiles(self._root / FOLDER, run) if trainer.world_size > 1 else None
-        self._stop.clear()
+        self._wake.clear()
         watch = Watch(
             trainer.global_rank,
             trainer.world_size,
@@ -116,6 +116,7 @@ class Watchdog(Callback):
             self._end()
         elif self._thread is not None:
             self._own = replace(self._own, state="failed", doing=type(exception).__name__)
+            self._wake.set()
             self._thread.join()
             self._thread = None
             if trainer.world_size > 1:
@@ -128,7 +129,7 @@ class Watchdog(Callback):
         if self._thread is None:
             return
         self._own = replace(self._own, state="ended")
-        self._stop.set()
+        self._wake.set()
         self._thread.join()
         self._thread = None
 
@@ -137,22 +138,28 @@ class Watchdog(Callback):
         beat = 0
         while True:
             beat += 1
-            is_last = self._stop.is_set()
-            self._write(watch.rank, replace(self._own, beat=beat))
-            if is_last:
+            own = replace(self._own, beat=beat)
+            self._write(watch.rank, own)
+            if own.state == "ended":
                 return
-            own = self._own
             verdict = watch.look(time.monotonic(), own)
             if verdict is not None:
                 self._judge(verdict, watch.rank, own)
                 return
             if own.state == "failed" and watch.all_over():
                 return
-            self._stop.wait(self._interval)
+            if own.state == "running":
+                self._wake.wait(self._interval)
+            else:
+                time.sleep(self._interval / 10)
 
     def _write(self, rank: int, beat: Beat) -> None:
-        if self._files is not None:
+        if self._files is None:
+            return
+        try:
             self._files.write(rank, beat)
+        except OSError as error:  # such as a full disk: the next beat may come through, and others wait for it
+            os.write(2, f"rank {rank}: no heartbeat: {error}\n".encode())
 
     def _judge(self, verdict: Verdict, rank: int, own: Beat) -> None:
         """Tell the others, write it down, and exit, unless the main thread is leaving by itself."""

@@ -16,6 +16,7 @@ from theworld.models.theworld import TheWorldOutput
 from theworld.training.callbacks.nonfinite import NonFiniteGuard
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.module import TheWorldModule
+from theworld.training.nonfinite.look import can_skip_by_itself
 from theworld.training.stages import LearningRates, Stage
 from theworld.types import Batch
 
@@ -37,11 +38,15 @@ class Poisoned(TheWorldModule):
         if self.poison == "loss":
             return replace(output, loss_sum=output.loss_sum * float("nan"))
         zero = next(p for p in self.world.parameters() if p.requires_grad).sum() * 0.0
-        return replace(output, loss_sum=output.loss_sum + zero.sqrt())  # 0, whose derivative is 0 times infinity
+        return replace(output, loss_sum=output.loss_sum + zero.sqrt() + torch.rand(()))  # 0 and 0 * infinity
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = super().configure_optimizers()
-        return torch.optim.AdamW(optimizer.param_groups, fused=True) if self.fused else optimizer
+        if not self.fused:
+            return optimizer
+        fused = torch.optim.AdamW([group | {"fused": True} for group in optimizer.param_groups])
+        assert can_skip_by_itself(fused)
+        return fused
 
 
 class Snapshots(Callback):

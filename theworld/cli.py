@@ -1,6 +1,9 @@
-"""The `theworld` command: `fit`, `validate`, `test`, `predict`, and the tools under `data` (`theworld.data_cli`).
+"""The `theworld` command: `fit`, `validate`, `test`, `predict`, `replay`, and the tools under `data`.
 
     theworld fit --config configs/tiny.yaml --model.stages.projection.max_steps=10
+    theworld replay outputs/tiny/nonfinite/step=12 --config configs/tiny.yaml
+
+`replay` makes a step again that was not finite; the tools are in `theworld.data_cli`.
 
 Every setting is a constructor argument; `theworld fit --help` lists them and `--print_config` shows the result of files
 and flags together. Each standing callback has a key of its own, so that a later file or flag changes it in place.
@@ -15,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import set_parsing_settings
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils.logging import disable_progress_bar
@@ -24,27 +28,36 @@ from theworld.data_cli import TOOLS, data_tool
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
+from theworld.training.callbacks.drift import DriftRefusal
+from theworld.training.callbacks.nonfinite import NonFiniteGuard
+from theworld.training.callbacks.preemption import Preemption
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
 from theworld.training.callbacks.throughput import Throughput
+from theworld.training.callbacks.watchdog import Watchdog
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
+from theworld.training.nonfinite.replay import Replay, report
 from theworld.world_tokens import num_world_tokens
 
 CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
 """Packages whose classes a config may name. Any other `class_path` is refused before it is imported."""
 
 CALLBACKS = {
+    "watchdog": Watchdog,
+    "drift": DriftRefusal,
     "quarantine": Quarantine,
+    "nonfinite": NonFiniteGuard,
     "cached_features": CachedFeatures,
     "stage_schedule": StageSchedule,
     "throughput": Throughput,
     "stage_validation": StageValidation,
     "stage_export": StageExport,
+    "preemption": Preemption,
     "answer_table": AnswerTable,
     "answer_file": AnswerFile,
     "checkpoint": CrashSafeCheckpoint,
@@ -79,6 +92,12 @@ class TheWorldCLI(LightningCLI):
             default=False,
             help="After fitting, answer the test questions and score them.",
         )
+        parser.add_argument(
+            "--allow_drift",
+            action="store_true",
+            help="Resume though settings, tokenizer or code differ from those that the checkpoint was written with.",
+        )
+        parser.link_arguments("allow_drift", "drift.allow")
         parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoint_directory)
         for name in ("base", "enable_world", "world_image_size"):
             parser.link_arguments(f"model.{name}", f"data.{name}")
@@ -101,6 +120,54 @@ class TheWorldCLI(LightningCLI):
         """Test the weights that training ended with, if asked to."""
         if self.config[self.subcommand].test_after_fit:
             self.trainer.test(self.model, datamodule=self.datamodule)
+
+
+class ReplayCLI(TheWorldCLI):
+    """Model and data of a run, on one device, with a trainer that makes one step and writes nothing.
+
+    Args:
+        folder: The step's own.
+        kwargs: Those of LightningCLI.
+    """
+
+    def __init__(self, folder: Path, **kwargs: object) -> None:
+        self.replay = Replay(folder)
+        super().__init__(TheWorldModule, OSDDataModule, run=False, **kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Those of `fit` as well, which stand in the settings that a run writes down."""
+        super().add_arguments_to_parser(parser)
+        parser.add_method_arguments(Trainer, "fit", skip=self.subcommands()["fit"])
+
+    def before_instantiate_classes(self) -> None:
+        """Lay the run out for one device, with the same micro-batches in the step."""
+        devices = {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_steps": self.replay.step + 1}
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "callbacks": None}
+        batches = {"accumulate_grad_batches": self.config.data.micro_batches_per_step, "limit_val_batches": 0}
+        for name, value in (devices | quiet | batches | {"enable_model_summary": False}).items():
+            self.config.trainer[name] = value
+
+    def instantiate_trainer(self, **kwargs: object) -> object:
+        """Only what decides what a step is."""
+        self.parser.callback_keys = ["quarantine", "cached_features", "stage_schedule"]
+        self.trainer_defaults["callbacks"] = [self.replay]
+        return super().instantiate_trainer(**kwargs)
+
+
+def replay_step(words: Sequence[str], **kwargs: object) -> None:
+    """Run `theworld replay`: print what was found, and exit with 1 if the step is finite this time."""
+    if not words or words[0].startswith("-"):
+        sys.exit("theworld replay: found no folder, expected `theworld replay RUN/nonfinite/step=N --config FILE`")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")  # the words come from there
+    try:
+        cli = ReplayCLI(Path(words[0]), args=list(words[1:]), **kwargs)
+        replay = cli.replay
+        checkpoint = None if replay.dumps[0].has_weights else replay.dumps[0].checkpoint
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+    except ValueError as error:
+        sys.exit(f"theworld replay: {error}")
+    print(report(replay))
+    sys.exit(0 if replay.findings.is_reproduced else 1)
 
 
 def checkpoint_directory(default_root_dir: str | os.PathLike[str] | None) -> str:
@@ -126,19 +193,17 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["data"]:
         data_tool(words[1:])
         return
-    TheWorldCLI(
-        TheWorldModule,
-        OSDDataModule,
-        trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "log_every_n_steps": 10},
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        auto_configure_optimizers=False,
-        parser_kwargs={
-            "prog": "theworld",
-            "description": f"Train and test TheWorld. Tools: theworld data {', '.join(TOOLS)}.",
-        },
-        args=None if args is None else words,
-    )
+    settings = {
+        "trainer_defaults": {"max_epochs": -1, "num_sanity_val_steps": 0, "log_every_n_steps": 10},
+        "seed_everything_default": 0,
+        "save_config_kwargs": {"overwrite": True},
+        "auto_configure_optimizers": False,
+    }
+    if words[:1] == ["replay"]:
+        replay_step(words[1:], **settings)
+    description = f"Train and test TheWorld. Tools: theworld replay, theworld data {', '.join(TOOLS)}."
+    settings["parser_kwargs"] = {"prog": "theworld", "description": description}
+    TheWorldCLI(TheWorldModule, OSDDataModule, **settings, args=None if args is None else words)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,12 @@ import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["tests.training.recorded_run", "tests.training.double_step", "tests.training.parallel.staged_run"]
+    [
+        "tests.training.recorded_run",
+        "tests.training.double_step",
+        "tests.training.parallel.staged_run",
+        "tests.training.preempted_run",
+    ]
 )
 
 

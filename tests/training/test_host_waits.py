@@ -13,6 +13,9 @@ from lightning.pytorch.loggers import CSVLogger
 from tests.training.conftest import one_stage
 from tests.training.device_reads import DeviceReads
 from theworld.models import fusion, world_encoder
+from theworld.training import optimizers
+from theworld.training.callbacks.nonfinite import NonFiniteGuard
+from theworld.training.callbacks.preemption import Preemption
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.throughput import Throughput
@@ -26,12 +29,16 @@ def waits(make_module, make_data, make_trainer, tmp_path, monkeypatch):
     """Run with the standing callbacks and a logger; for each optimizer step from the second on, where it waited."""
     monkeypatch.setattr(fusion, "_check_count", lambda *_: None)  # both look at the CPU's tensors only
     monkeypatch.setattr(world_encoder, "check_range", lambda *_: None)
+    adamw = optimizers._adamw
+    monkeypatch.setattr(optimizers, "_adamw", lambda settings, *, fused: adamw(settings, fused=True))  # as on a GPU
 
     def run(bar: RichProgressBar, *callbacks: Callback, steps: int = STEPS) -> list[list[str]]:
         reads = DeviceReads()
         trainer = make_trainer(
             reads,
             Quarantine(),
+            NonFiniteGuard(),
+            Preemption(),
             Throughput(),
             ModelCheckpoint(dirpath=tmp_path / "saved", every_n_train_steps=100),
             bar,
@@ -88,6 +95,8 @@ def test_on_a_gpu_a_step_waits_at_most_once(make_module, make_data, make_trainer
     trainer = make_trainer(
         Steps(),
         Quarantine(),
+        NonFiniteGuard(),
+        Preemption(),
         Throughput(),
         StageProgressBar(),
         logger=CSVLogger(tmp_path),

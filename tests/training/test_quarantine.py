@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tests.tiny import osd_row, write_osd
 from tests.training.conftest import one_stage
 from theworld.training.callbacks.quarantine import Quarantine
+from theworld.training.events import read_events
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stopped at optimizer step:UserWarning")
 ROWS = 6
@@ -126,3 +127,11 @@ def test_without_the_callback_the_first_failure_stops_the_run(make_module, make_
 def test_a_negative_limit_is_refused():
     with pytest.raises(ValueError, match="found max_failures=-1"):
         Quarantine(max_failures=-1)
+
+
+def test_failures_are_events_as_well(make_module, make_data, make_trainer, rows, image, tmp_path):
+    module = make_module(stages=one_stage(1, world_projector=1e-2))
+    make_trainer(Damage(image(2)), Quarantine()).fit(module, datamodule=make_data(**rows))
+    (event,) = read_events(tmp_path, "sample_quarantined")
+    assert (event["step"], event["id"], event["reason"]) == (0, "row-2", _lines(tmp_path)[0]["reason"])
+    assert [(event["step"], event["stage"]) for event in read_events(tmp_path, "stage_finished")] == [(1, "only")]

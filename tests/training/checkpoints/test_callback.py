@@ -12,6 +12,7 @@ from tests.training.conftest import one_stage
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.lock import lock_directory
 from theworld.training.checkpoints.plugin import CheckpointDirectories
+from theworld.training.events import read_events
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def test_a_damaged_last_one_is_skipped_and_the_run_ends_as_if_it_had_not_been(fi
     with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         resumed = fit(4, ckpt_path="last")
     assert "Skipped a checkpoint" in caplog.text
+    (event,) = read_events(tmp_path, "checkpoint_skipped")
+    assert "step=4.ckpt/checkpoint.pt: found sha256" in event["reason"]
     assert "step=4.ckpt/checkpoint.pt: found sha256" in caplog.text
     assert f"The last checkpoint that verifies is {tmp_path / 'saved' / 'step=3.ckpt'}" in caplog.text
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)

@@ -18,6 +18,7 @@ from theworld.data.packing.memory import keep_freed_memory
 from theworld.data.packing.mixture import Mixture, Samples, as_mixture
 from theworld.data.packing.packed_rows import PackedRows
 from theworld.data.packing.plan import Plan, plan
+from theworld.data.packing.worker_signals import obey_the_parent_only
 from theworld.types import Batch
 
 _Item = TypeVar("_Item")
@@ -175,6 +176,16 @@ class PlanLoader:
             )
         self._consumed = step * self._per_step
 
+    def seek(self, step: int) -> None:
+        """Continue from optimizer step `step` of the run, counted from 0 over all epochs."""
+        self.epoch, within = divmod(step, self.plan.num_steps)  # every epoch has as many
+        self.plan = self._plan(self.epoch)
+        self._consumed = within * self._per_step
+
+    def plan_of(self, epoch: int) -> Plan:
+        """The plan of any epoch."""
+        return self.plan if epoch == self.epoch else self._plan(epoch)
+
     @property
     def _per_step(self) -> int:
         return self.micro_batches_per_step // self.world_size
@@ -253,5 +264,10 @@ def _in_order(dataset: Dataset[_Item], num_workers: int) -> DataLoader[_Item]:
         batch_size=None,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=keep_freed_memory,
+        worker_init_fn=_begin_worker,
     )
+
+
+def _begin_worker(worker: int) -> None:
+    obey_the_parent_only()
+    keep_freed_memory(worker)

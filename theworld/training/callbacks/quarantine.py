@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import distributed
 from torch.optim import Optimizer
 
+from theworld.training.events import record
 from theworld.training.module import TheWorldModule
 from theworld.types import Batch, FailedSample
 
@@ -98,6 +99,8 @@ class Quarantine(Callback):
             where = {"step": trainer.global_step, "epoch": trainer.current_epoch}
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(where | asdict(failure)) + "\n" for failure in failures)
+            for failure in failures:
+                record(trainer.default_root_dir, "sample_quarantined", **where, **asdict(failure))
         self.failed += [name for name in dict.fromkeys(f.id for f in failures) if name not in self.failed]
         if len(self.failed) > self.max_failures:
             raise RuntimeError(

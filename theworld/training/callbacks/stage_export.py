@@ -11,6 +11,7 @@ from torch import Tensor
 
 from theworld.models.low_bit import state_on_true_base
 from theworld.models.theworld import TheWorld
+from theworld.training.events import record
 from theworld.training.module import TheWorldModule
 from theworld.training.parallel.sharding import is_sharded, whole_state
 from theworld.types import Batch
@@ -43,6 +44,7 @@ class StageExport(Callback):
         weights = _exported(pl_module)
         if trainer.is_global_zero:
             self._write(target, trainer, pl_module, weights)
+            record(trainer.default_root_dir, "stage_exported", step=trainer.global_step, stage=finished, path=target)
         trainer.strategy.barrier("stage export")
         pl_module.print(f"Exported stage {finished} to {target}")
 

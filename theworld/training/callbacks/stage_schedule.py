@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from theworld.models.execution import set_execution
 from theworld.models.parameter_groups import parameter_groups
 from theworld.training.callbacks.rendering import rendered
+from theworld.training.events import record
 from theworld.training.module import TheWorldModule
 from theworld.training.optimizer_rules import set_trainable, trainable_counts
 from theworld.types import Batch
@@ -58,6 +59,8 @@ class StageSchedule(Callback):
         """Move on after the last optimizer step of a stage."""
         step = trainer.global_step
         finished = pl_module.finished_stage(batch_idx)
+        if finished is not None and trainer.is_global_zero:
+            record(trainer.default_root_dir, "stage_finished", step=step, stage=finished)
         if finished is None or step >= pl_module.schedule.total_steps:
             return
         self._apply(pl_module, step)

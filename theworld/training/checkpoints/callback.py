@@ -13,6 +13,7 @@ from torch import Tensor
 from theworld.training.checkpoints.directory import sweep
 from theworld.training.checkpoints.lock import lock_directory
 from theworld.training.checkpoints.newest import link_checkpoint, name_latest, newest_checkpoint
+from theworld.training.events import record
 
 
 class CrashSafeCheckpoint(ModelCheckpoint):
@@ -74,6 +75,14 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         assert isinstance(names, list)
         self._written = [Path(name).name for name in names] if state_dict["dirpath"] == self.dirpath else []
 
+    def save_now(self, trainer: Trainer) -> Path:
+        """Save the step just made, whatever the rules say. For all ranks, in a hook `on_train_batch_end`."""
+        candidates = self._monitor_candidates(trainer)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_checkpoint(trainer, self._get_metric_interpolated_filepath_name(candidates, trainer))
+        self._save_last_checkpoint(trainer, candidates)
+        return Path(self._last_checkpoint_saved)
+
     @property
     def _folder(self) -> Path:
         assert self.dirpath is not None
@@ -119,6 +128,8 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         path, skipped = newest_checkpoint(self._folder, self.FILE_EXTENSION)
         for reason in skipped:
             rank_zero_info(f"Skipped a checkpoint. {reason}")
+            if trainer.is_global_zero:
+                record(trainer.default_root_dir, "checkpoint_skipped", reason=reason)
         self._found_last = None if path is None else str(path)
         if path is not None:
             rank_zero_info(f"The last checkpoint that verifies is {path}")

@@ -67,10 +67,15 @@ class CrashSafeCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Save when it is time; with `async_save`, raise the error of a save that failed since the last batch."""
+        """Save when it is time; with `async_save`, raise the error of a save that failed since the last batch.
+
+        Only after an optimizer step. In a resumed run Lightning does not know that the step it starts from was saved:
+        it would save it again after the next micro-batch, over the good one, in the middle of the step that follows.
+        """
         if (background := self._background(trainer)) is not None:
             background.check()
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run has not ended well before its last checkpoint is written."""

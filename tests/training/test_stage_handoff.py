@@ -1,4 +1,4 @@
-"""From stage to stage: every parameter's `requires_grad`, every optimizer group and its rate, and what must not move."""
+"""From stage to stage: every parameter that trains, every optimizer group and its rate, and what must not move."""
 
 from __future__ import annotations
 

@@ -80,27 +80,29 @@ class CrashSafeCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run has not ended well before its last checkpoint is written."""
         super().on_train_end(trainer, pl_module)
-        if (background := self._background(trainer)) is not None:
-            background.wait()
+        self.finish(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let other runs have the directory, when the last save is done."""
         super().teardown(trainer, pl_module, stage)
         try:
-            if (background := self._background(trainer)) is not None:
-                background.wait()
+            self.finish(trainer)
         finally:
             self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning calls no teardown then. A save under way is finished: it is of a step that was good."""
         super().on_exception(trainer, pl_module, exception)
-        if (background := self._background(trainer)) is not None:
-            try:
-                background.wait()
-            except Exception as error:  # the run ends with the exception that came first
-                rank_zero_warn(f"The last checkpoint could not be written either: {error!r}")
+        try:
+            self.finish(trainer)
+        except Exception as error:  # the run ends with the exception that came first
+            rank_zero_warn(f"The last checkpoint could not be written either: {error!r}")
         self._release()
+
+    def finish(self, trainer: Trainer) -> None:
+        """Wait for the save under way, if one is, and raise its error."""
+        if (background := self._background(trainer)) is not None:
+            background.wait()
 
     def state_dict(self) -> dict[str, object]:
         """With the names of this run's checkpoints, so that a resumed run tidies up after it."""

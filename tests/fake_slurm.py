@@ -61,7 +61,9 @@ while arguments[0].startswith("--"):
 tasks, per_node = int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_NTASKS_PER_NODE"])
 def identity(rank):
     return {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank % per_node), "SLURM_NODEID": str(rank // per_node)}
-running = [subprocess.Popen(arguments, env=os.environ | identity(rank)) for rank in range(tasks)]
+def start(rank):
+    return subprocess.Popen(arguments, env=os.environ | identity(rank), start_new_session=True)
+running = [start(rank) for rank in range(tasks)]
 preempt = pathlib.Path(os.environ["FAKE_SLURM"]) / "preempt"
 told = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
 while any(task.poll() is None for task in running):
@@ -72,7 +74,7 @@ while any(task.poll() is None for task in running):
     if "--kill-on-bad-exit=1" in options and any(task.poll() for task in running):
         for task in running:
             if task.poll() is None:
-                task.kill()
+                os.killpg(task.pid, signal.SIGKILL)  # with all that it started, as SLURM does
     time.sleep(0.01)
 codes = [task.returncode for task in running]
 sys.exit(max(code if code >= 0 else 128 - code for code in codes))

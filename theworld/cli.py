@@ -26,6 +26,7 @@ from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
+from theworld.training.callbacks.stage_plateau import StagePlateau
 from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
@@ -41,6 +42,7 @@ CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
 CALLBACKS = {
     "quarantine": Quarantine,
     "cached_features": CachedFeatures,
+    "stage_plateau": StagePlateau,
     "stage_schedule": StageSchedule,
     "throughput": Throughput,
     "stage_validation": StageValidation,

@@ -9,7 +9,9 @@ import time
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tests.training.checkpoints.faults import disk_full, fail_once
 from tests.training.conftest import one_stage
@@ -225,3 +227,14 @@ def test_another_error_waits_for_the_save_under_way(fit, tmp_path):
         fit("stopped", Watch(tmp_path / "stopped", gate, stop=True), plugin=gate)
     assert newest_checkpoint(tmp_path / "stopped") == (tmp_path / "stopped" / "step=1.ckpt", [])
     assert (tmp_path / "stopped" / "LATEST").read_text() == "step=1.ckpt\n"
+
+
+def test_a_strategy_that_writes_by_itself_is_refused(make_trainer, make_module, make_data, tmp_path):
+    class Sharded(SingleDeviceStrategy):
+        def save_checkpoint(self, checkpoint, filepath, storage_options=None): ...
+
+    saver = CrashSafeCheckpoint(tmp_path, async_save=True)
+    trainer = make_trainer(saver, enable_checkpointing=True, strategy=Sharded(accelerator=CPUAccelerator()))
+    with pytest.raises(ValueError, match="found async_save with the strategy Sharded, which writes checkpoints by"):
+        trainer.fit(make_module(), datamodule=make_data())
+    lock_directory(tmp_path).close()

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
@@ -61,6 +62,12 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         refusal = trainer.strategy.broadcast(refusal)
         if refusal is not None:
             raise ValueError(refusal)
+        if self.async_save and type(trainer.strategy).save_checkpoint is not Strategy.save_checkpoint:
+            raise ValueError(
+                f"found async_save with the strategy {type(trainer.strategy).__name__}, which writes checkpoints by "
+                "itself, all processes together, expected one that leaves it to the plugin; set "
+                "checkpoint.async_save=false"
+            )
         if self.async_save and self._background(trainer) is None:
             trainer.strategy.checkpoint_io = BackgroundSaves(trainer.strategy.checkpoint_io)
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from theworld.data.features.steps import LIVE, CachedSteps
 from theworld.data.features.store import FeatureStore
-from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader, check_step_size
+from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader, check_step_size, steps_to_overfit
 from theworld.data.packing.mixture import Mixture
 from theworld.data.packing.packed_rows import fixed_rows
 from theworld.data.pictures.regions import RegionStyle
@@ -191,18 +191,18 @@ class OSDDataModule(LightningDataModule):
     def train_dataloader(self) -> PlanLoader:
         """Planned packed rows; saves and restores its position with the checkpoint."""
         rank, world_size = self._rank()
+        overfit = None
         if self.trainer is not None:
             accumulate = self.trainer.accumulate_grad_batches
             check_step_size(self.micro_batches_per_step, accumulate_grad_batches=accumulate, devices=world_size)
+            overfit = steps_to_overfit(self.trainer.overfit_batches, accumulate_grad_batches=accumulate)
             if self.features and self._cached_steps is None:
                 raise ValueError(
                     "found cached features and nothing that says in which steps they may be read; add "
                     "theworld.training.callbacks.cached_features.CachedFeatures to trainer.callbacks."
                 )
-        if self._mixture is None:
-            self._split("train")  # says what is missing
         loader = PlanLoader(
-            self._mixture or self._split("train"),
+            self._mixture or self._split("train"),  # which says what is missing
             budget=self.token_budget,
             micro_batches_per_step=self.micro_batches_per_step,
             seed=self.seed,
@@ -212,6 +212,7 @@ class OSDDataModule(LightningDataModule):
             max_images=self.max_images_per_row,
             window=self.shuffle_window,
             cached=self._cached_steps or LIVE,
+            repeat_steps=overfit,
         )
         if self._train_state is not None:
             loader.load_state_dict(self._train_state)

@@ -9,7 +9,6 @@ import time
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
@@ -234,7 +233,7 @@ def test_a_strategy_that_writes_by_itself_is_refused(make_trainer, make_module, 
         def save_checkpoint(self, checkpoint, filepath, storage_options=None): ...
 
     saver = CrashSafeCheckpoint(tmp_path, async_save=True)
-    trainer = make_trainer(saver, enable_checkpointing=True, strategy=Sharded(accelerator=CPUAccelerator()))
+    trainer = make_trainer(saver, enable_checkpointing=True, strategy=Sharded("cpu"))
     with pytest.raises(ValueError, match="found async_save with the strategy Sharded, which writes checkpoints by"):
         trainer.fit(make_module(), datamodule=make_data())
     lock_directory(tmp_path).close()

@@ -75,6 +75,7 @@ class PlanLoader:
         max_images: Most images of a packed row; None for any number.
         window: Shards that are shuffled together; None shuffles everything.
         cached: In which optimizer steps features are read in place of pixels, if the samples have them.
+        repeat_steps: Every epoch is the first so many steps of epoch 0, to overfit on them; None for the whole plan.
 
     Attributes:
         epoch: Epoch of the next batch.
@@ -94,6 +95,7 @@ class PlanLoader:
         max_images: int | None = None,
         window: int | None = None,
         cached: CachedSteps = LIVE,
+        repeat_steps: int | None = None,
     ):
         if micro_batches_per_step % world_size:
             raise ValueError(
@@ -109,6 +111,7 @@ class PlanLoader:
         self.max_images = max_images
         self.window = window
         self.cached = cached
+        self.repeat_steps = repeat_steps
         self.epoch = 0
         self._num_steps: int | None = None
         cycle = [self._plan(epoch) for epoch in range(self.mixture.cycle)]
@@ -118,7 +121,7 @@ class PlanLoader:
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch, the same in every epoch."""
-        return self.plan.num_steps * self._per_step
+        return self._steps * self._per_step
 
     def __iter__(self) -> Iterator[Batch]:
         rows = PackedRows(
@@ -129,15 +132,18 @@ class PlanLoader:
             first=self._consumed,
             replace_failures=True,
             cached=self.cached,
-            first_step=self.epoch * self.plan.num_steps,  # every epoch has as many
+            first_step=self.epoch * self._steps,  # every epoch has as many
         )
         for batch in _in_order(rows, self.num_workers):
             self._consumed += 1
-            if self._consumed == len(self):
+            is_last = self._consumed == len(self)
+            if is_last:
                 self.epoch += 1
                 self.plan = self._plan(self.epoch)
                 self._consumed = 0
             yield batch
+            if is_last:
+                return
 
     def state_dict(self) -> LoaderState:
         """Position and fingerprints; the same on every rank."""
@@ -179,7 +185,13 @@ class PlanLoader:
     def _per_step(self) -> int:
         return self.micro_batches_per_step // self.world_size
 
+    @property
+    def _steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return min(self.plan.num_steps, self.repeat_steps or self.plan.num_steps)
+
     def _plan(self, epoch: int) -> Plan:
+        epoch = 0 if self.repeat_steps else epoch
         mixture = self.mixture
         numbers = mixture.epoch(epoch, seed=self.seed)
         made = plan(
@@ -199,7 +211,7 @@ class PlanLoader:
 
     def _settings(self) -> dict[str, object]:
         """What a resumed run must find unchanged."""
-        return {
+        settings: dict[str, object] = {
             "seed": self.seed,
             "budget": self.budget,
             "micro_batches_per_step": self.micro_batches_per_step,
@@ -207,6 +219,7 @@ class PlanLoader:
             "window": self.window,
             "sources": self.mixture.fingerprint(),
         }
+        return settings | ({"repeat_steps": self.repeat_steps} if self.repeat_steps else {})
 
 
 def check_step_size(micro_batches_per_step: int, *, accumulate_grad_batches: int, devices: int) -> None:
@@ -224,6 +237,23 @@ def check_step_size(micro_batches_per_step: int, *, accumulate_grad_batches: int
             f"expected micro_batches_per_step={micro_batches_per_step}; set trainer.accumulate_grad_batches "
             f"to micro_batches_per_step / devices, or data.micro_batches_per_step to {found}."
         )
+
+
+def steps_to_overfit(overfit_batches: int | float, *, accumulate_grad_batches: int) -> int | None:
+    """Optimizer steps that `trainer.overfit_batches` asks for, which counts the micro-batches of a rank; None if none.
+
+    Raises:
+        ValueError: It is a fraction, or not a whole number of steps.
+    """
+    if not overfit_batches:
+        return None
+    if isinstance(overfit_batches, float) or overfit_batches % accumulate_grad_batches:
+        raise ValueError(
+            f"found overfit_batches={overfit_batches}, expected whole optimizer steps of "
+            f"accumulate_grad_batches={accumulate_grad_batches} micro-batches each; set trainer.overfit_batches to a "
+            "multiple of that"
+        )
+    return overfit_batches // accumulate_grad_batches
 
 
 def _changes(saved: Mapping[str, object], found: Mapping[str, object], prefix: str = "") -> list[str]:

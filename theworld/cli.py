@@ -24,6 +24,7 @@ from theworld.data_cli import TOOLS, data_tool
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
+from theworld.training.callbacks.learning_rate_sweep import LearningRateSweep
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_plateau import StagePlateau
@@ -44,6 +45,7 @@ CALLBACKS = {
     "cached_features": CachedFeatures,
     "stage_plateau": StagePlateau,
     "stage_schedule": StageSchedule,
+    "learning_rate_sweep": LearningRateSweep,
     "throughput": Throughput,
     "stage_validation": StageValidation,
     "stage_export": StageExport,

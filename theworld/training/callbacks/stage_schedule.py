@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.table import Table
@@ -40,6 +41,11 @@ class StageSchedule(Callback):
             raise ValueError(
                 f"found stages that may end early ({', '.join(early)}) and nothing that ends them; add "
                 "theworld.training.callbacks.stage_plateau.StagePlateau to trainer.callbacks"
+            )
+        if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
+            raise ValueError(
+                "found Lightning's LearningRateFinder, expected none: the stages set the rates in every step, so it "
+                "would change nothing; use --learning_rate_sweep.enabled=true"
             )
         limit_steps(trainer, pl_module.schedule)
 

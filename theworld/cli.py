@@ -29,10 +29,12 @@ from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
 from theworld.training.callbacks.drift import DriftRefusal
+from theworld.training.callbacks.learning_rate_sweep import LearningRateSweep
 from theworld.training.callbacks.nonfinite import NonFiniteGuard
 from theworld.training.callbacks.preemption import Preemption
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
+from theworld.training.callbacks.stage_plateau import StagePlateau
 from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
@@ -53,7 +55,9 @@ CALLBACKS = {
     "quarantine": Quarantine,
     "nonfinite": NonFiniteGuard,
     "cached_features": CachedFeatures,
+    "stage_plateau": StagePlateau,
     "stage_schedule": StageSchedule,
+    "learning_rate_sweep": LearningRateSweep,
     "throughput": Throughput,
     "stage_validation": StageValidation,
     "stage_export": StageExport,

@@ -11,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from theworld.data.features.steps import LIVE, CachedSteps
 from theworld.data.features.store import FeatureStore
-from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader, check_step_size
+from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader
 from theworld.data.packing.mixture import Mixture
 from theworld.data.packing.packed_rows import fixed_rows
+from theworld.data.packing.step_size import check_step_size, steps_to_overfit
 from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.samples import OSDSamples, Prompts
@@ -34,8 +35,7 @@ class OSDDataModule(LightningDataModule):
         train_images: Folder of their images.
         train_index: Their index (`theworld data index`); by default rows are read through at every start.
         train_shards: Folder or URL of tar shards (`theworld data shard`), in place of path and images.
-        train_features: Folder of cached features (`theworld data cache`), read in place of images by steps before the
-            first one that trains their tower.
+        train_features: Folder of cached features (`theworld data cache`), read for images until their tower trains.
         sources: Several sources to train on, in place of the five above.
         val_path: OSD rows for the validation loss.
         val_images: Folder of their images.
@@ -191,18 +191,18 @@ class OSDDataModule(LightningDataModule):
     def train_dataloader(self) -> PlanLoader:
         """Planned packed rows; saves and restores its position with the checkpoint."""
         rank, world_size = self._rank()
+        overfit = None
         if self.trainer is not None:
             accumulate = self.trainer.accumulate_grad_batches
             check_step_size(self.micro_batches_per_step, accumulate_grad_batches=accumulate, devices=world_size)
+            overfit = steps_to_overfit(self.trainer.overfit_batches, accumulate_grad_batches=accumulate)
             if self.features and self._cached_steps is None:
                 raise ValueError(
                     "found cached features and nothing that says in which steps they may be read; add "
                     "theworld.training.callbacks.cached_features.CachedFeatures to trainer.callbacks."
                 )
-        if self._mixture is None:
-            self._split("train")  # says what is missing
         loader = PlanLoader(
-            self._mixture or self._split("train"),
+            self._mixture or self._split("train"),  # which says what is missing
             budget=self.token_budget,
             micro_batches_per_step=self.micro_batches_per_step,
             seed=self.seed,
@@ -212,6 +212,7 @@ class OSDDataModule(LightningDataModule):
             max_images=self.max_images_per_row,
             window=self.shuffle_window,
             cached=self._cached_steps or LIVE,
+            repeat_steps=overfit,
         )
         if self._train_state is not None:
             loader.load_state_dict(self._train_state)

@@ -75,6 +75,8 @@ def load(
     path = resolve(os.fspath(name_or_path))
     stored, _ = PretrainedConfig.get_config_dict(path, revision=revision)
     chosen = cast(ConfigFields, {k: v for k, v in options.items() if v is not None})
+    if "auto_map" in stored:
+        raise ValueError(f"found auto_map in {path}/config.json, expected none: a model never brings its own code")
     kind = stored.get("model_type")
     if kind == TheWorldConfig.model_type:
         if cosmos_model is not None:
@@ -146,8 +148,6 @@ def _from_export(
 
 
 def _export_config(path: str, stored: dict[str, object], enable_world: bool, options: ConfigFields) -> TheWorldConfig:
-    if "auto_map" in stored:
-        raise ValueError(f"found auto_map in {path}/config.json, expected none: an export never brings its own code")
     if enable_world and not stored["enable_world"]:
         raise ValueError(f"{path} was exported without a world branch; load it with enable_world=False")
     for name, wanted in options.items():

@@ -130,6 +130,10 @@ class TheWorldModule(LightningModule):
             )
         return self._schedule
 
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        self._schedule = schedule  # callbacks/stage_plateau.py, when a stage ends early
+
     def configure_model(self) -> None:
         """Load the model once. What any stage trains is marked as trainable here, before a strategy wraps it."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -233,8 +237,7 @@ class TheWorldModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Put Lightning's counters right if the run goes on with another number of devices."""
-        changed = self._progress_unit.begin(self.trainer)
-        if changed is not None:
+        if (changed := self._progress_unit.begin(self.trainer)) is not None:
             self.print(changed)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -1,7 +1,8 @@
 """Stages of a run: which groups of parameters train, how fast and for how long. Pure functions of the optimizer step.
 
 A run walks through its stages in order (`callbacks/stage_schedule.py` applies them), so everything here can be
-computed from the step alone, and a resumed run needs no state of ours.
+computed from the step alone, and a resumed run needs no state of ours. The exception is a stage that ends early
+(`callbacks/stage_plateau.py`): from then on the run has another schedule, and the checkpoint says at which step.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Literal
@@ -46,6 +47,37 @@ class LearningRates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """When a stage ends before its `max_steps`: when the validation loss has stopped falling.
+
+    Args:
+        every_n_steps: Optimizer steps of the stage from one measurement of the validation loss to the next.
+        patience: So many measurements in a row without an improvement end the stage.
+        min_delta: An improvement is a loss below the lowest one so far by more than this, in nats a target token.
+    """
+
+    every_n_steps: int
+    patience: int
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.every_n_steps < 1:
+            raise ValueError(f"found every_n_steps={self.every_n_steps}, expected at least 1 optimizer step")
+        if self.patience < 1:
+            raise ValueError(f"found patience={self.patience}, expected at least 1 measurement")
+        if not 0.0 <= self.min_delta < math.inf:
+            raise ValueError(f"found min_delta={self.min_delta}, expected 0 or more nats a target token")
+
+    def is_reached(self, losses: Sequence[float]) -> bool:
+        """Whether the stage ends after these measurements, oldest first. A loss that is no number is no improvement."""
+        lowest, without = math.inf, 0
+        for loss in losses:
+            improved = loss < lowest - self.min_delta
+            lowest, without = (loss, 0) if improved else (lowest, without + 1)
+        return without >= self.patience
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stretch of a run in which the same parameters train.
 
@@ -57,6 +89,8 @@ class Stage:
         min_lr_ratio: The cosine ends at this fraction of the peak rate.
         recompute: Decoder layers that run again in the backward pass, for less memory and more time: `none`,
             `selective` (every second one) or `full`.
+        advance_on_plateau: When to go on to the next stage before `max_steps`; by default never. The learning rate
+            follows the cosine of the whole stage until then.
     """
 
     learning_rates: LearningRates
@@ -64,6 +98,7 @@ class Stage:
     warmup_steps: int = 0
     min_lr_ratio: float = 0.1
     recompute: Literal["none", "selective", "full"] = "none"
+    advance_on_plateau: Plateau | None = None
 
     def __post_init__(self) -> None:
         if not self.learning_rates.trained():
@@ -81,9 +116,10 @@ class Schedule:
 
     Args:
         stages: Stages by name, in the order in which they run.
+        ended: Stages that ended early, and how many optimizer steps each of them had.
     """
 
-    def __init__(self, stages: Mapping[str, Stage]) -> None:
+    def __init__(self, stages: Mapping[str, Stage], ended: Mapping[str, int] | None = None) -> None:
         if not stages:
             raise ValueError("found no stages, expected at least one; give model.stages in the config")
         if bad := [name for name in stages if not re.fullmatch(r"[\w-]+", name)]:
@@ -92,8 +128,25 @@ class Schedule:
             )
         self.names = tuple(stages)
         self.stages = tuple(stages.values())
-        self.boundaries = tuple(accumulate(stage.max_steps for stage in self.stages))
+        self.ended = dict(ended or {})
+        for name, steps in self.ended.items():
+            if name not in stages or not 1 <= steps <= stages[name].max_steps:
+                raise ValueError(
+                    f"found that stage {name!r} ended after {steps} steps, expected one of {', '.join(stages)} and no "
+                    "more steps than it may have; resume with the stages the checkpoint was written with"
+                )
+        self.boundaries = tuple(accumulate(self.ended.get(name, stage.max_steps) for name, stage in stages.items()))
+        self.begins = (0, *self.boundaries[:-1])
         self.total_steps = self.boundaries[-1]
+
+    def with_ended(self, ended: Mapping[str, int]) -> Schedule:
+        """The same stages, of which these ended early."""
+        return Schedule(dict(zip(self.names, self.stages, strict=True)), ended)
+
+    def ending_at(self, step: int) -> Schedule:
+        """The same stages, where the one that made the last of `step` optimizer steps ends with it."""
+        index = self.stage_index(step - 1)
+        return self.with_ended(self.ended | {self.names[index]: step - self.begins[index]})
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -102,8 +155,8 @@ class Schedule:
 
     def untouched_until(self, group: str) -> int:
         """How many optimizer steps are made before the first one that trains `group`; all of them if none does."""
-        ends = zip(self.stages, self.boundaries, strict=True)
-        return next((end - s.max_steps for s, end in ends if group in s.learning_rates.trained()), self.total_steps)
+        begins = zip(self.stages, self.begins, strict=True)
+        return next((begin for s, begin in begins if group in s.learning_rates.trained()), self.total_steps)
 
     def stage_index(self, step: int) -> int:
         """Number of the stage in which optimizer step `step` is made; the last one for any later step."""
@@ -130,7 +183,7 @@ class Schedule:
             return 0.0
         carried_over = index > 0 and group in self.stages[index - 1].learning_rates.trained()
         warmup = 0 if carried_over else stage.warmup_steps
-        done = step - (self.boundaries[index] - stage.max_steps)
+        done = step - self.begins[index]
         if done < warmup:
             return peak * (done + 1) / warmup
         progress = min(1.0, (done - warmup) / (stage.max_steps - warmup))

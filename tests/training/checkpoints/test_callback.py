@@ -19,12 +19,13 @@ from theworld.training.events import read_events
 def fit(make_trainer, make_module, make_data, tmp_path):
     """Fit until a step, saving after each one, and return the trained weights."""
 
-    def run(steps: int, ckpt_path=None, **changes: object) -> dict[str, torch.Tensor]:
+    def run(steps: int, ckpt_path=None, accumulate: int = 1, **changes: object) -> dict[str, torch.Tensor]:
         rules = {"filename": "{step}", "every_n_train_steps": 1, "save_last": "link"} | changes
         saver = CrashSafeCheckpoint(tmp_path / "saved", **rules)
-        trainer = make_trainer(saver, enable_checkpointing=True, plugins=[CheckpointDirectories()], max_steps=steps)
+        settings = {"max_steps": steps, "accumulate_grad_batches": accumulate, "enable_checkpointing": True}
+        trainer = make_trainer(saver, plugins=[CheckpointDirectories()], **settings)
         module = make_module(stages=one_stage(4, world_projector=1e-2))
-        trainer.fit(module, datamodule=make_data(), ckpt_path=ckpt_path)
+        trainer.fit(module, datamodule=make_data(micro_batches_per_step=accumulate), ckpt_path=ckpt_path)
         assert trainer.global_step == steps
         return {name: weight.detach().clone() for name, weight in module.world.named_parameters()}
 
@@ -65,6 +66,17 @@ def test_a_run_that_is_resumed_again_and_again_keeps_two(fit, names):
     for steps in (1, 2, 3, 4):
         fit(steps, ckpt_path="last" if steps > 1 else None)
         assert names() == ["LATEST", "last.ckpt", *(f"step={step}.ckpt" for step in (steps - 1, steps) if step)]
+
+
+@pytest.mark.filterwarnings(RESUMED)
+def test_a_resumed_run_does_not_save_what_it_started_from_in_the_middle_of_a_step(fit, tmp_path):
+    fit(2, accumulate=2, every_n_train_steps=2)
+    manifest = tmp_path / "saved" / "step=2.ckpt" / "manifest.json"
+    before = manifest.stat().st_mtime_ns
+    fit(3, accumulate=2, every_n_train_steps=2, ckpt_path="last")
+    assert manifest.stat().st_mtime_ns == before
+    loader = CheckpointDirectories().load_checkpoint(manifest.parent)["OSDDataModule"]["train"]
+    assert (loader["step"] + loader["epoch"] * 3, loader["unfinished_micro_batches"]) == (2, 0)
 
 
 @pytest.mark.filterwarnings(RESUMED)

@@ -119,6 +119,31 @@ def test_files_too_few_or_too_many_are_refused(saved, never_unpickled):
         IO.load_checkpoint(saved)
 
 
+@pytest.mark.parametrize("name", ["../outside.pt", "/outside.pt", "sub/../../outside.pt"])
+def test_a_manifest_that_leaves_its_folder_is_refused(saved, tmp_path, never_unpickled, name):
+    """Though the file it names is there, with the bytes and the hash it says."""
+    outside = saved.parent / "outside.pt"
+    shutil.copy(saved / CONTENT, outside)
+    manifest = json.loads((saved / MANIFEST).read_text())
+    path = str(outside) if name.startswith("/") else name
+    manifest["files"][path] = manifest["files"][CONTENT]
+    (saved / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"found the files \['checkpoint.pt'\], expected"):
+        IO.load_checkpoint(saved)
+    del manifest["files"][CONTENT]
+    (saved / CONTENT).unlink()
+    (saved / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"found the files \[\], expected"):
+        IO.load_checkpoint(saved)
+
+
+def test_a_manifest_that_is_a_link_is_refused(saved, tmp_path, never_unpickled):
+    (saved / MANIFEST).rename(tmp_path / "elsewhere.json")
+    (saved / MANIFEST).symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(ValueError, match=r"found no manifest\.json, expected one"):
+        IO.load_checkpoint(saved)
+
+
 def test_code_in_a_checkpoint_does_not_run(saved, tmp_path):
     """Not if only the file was changed, and not if the manifest was made to agree: then the hash cannot tell."""
     evil = tmp_path / "evil.pt"

@@ -76,6 +76,7 @@ class PlanLoader:
         max_images: Most images of a packed row; None for any number.
         window: Shards that are shuffled together; None shuffles everything.
         cached: In which optimizer steps features are read in place of pixels, if the samples have them.
+        repeat_steps: Every epoch is the first so many steps of epoch 0, to overfit on them; None for the whole plan.
 
     Attributes:
         epoch: Epoch of the next batch.
@@ -95,6 +96,7 @@ class PlanLoader:
         max_images: int | None = None,
         window: int | None = None,
         cached: CachedSteps = LIVE,
+        repeat_steps: int | None = None,
     ):
         if micro_batches_per_step % world_size:
             raise ValueError(
@@ -110,6 +112,7 @@ class PlanLoader:
         self.max_images = max_images
         self.window = window
         self.cached = cached
+        self.repeat_steps = repeat_steps
         self.epoch = 0
         self._num_steps: int | None = None
         cycle = [self._plan(epoch) for epoch in range(self.mixture.cycle)]
@@ -119,7 +122,7 @@ class PlanLoader:
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch, the same in every epoch."""
-        return self.plan.num_steps * self._per_step
+        return self._steps * self._per_step
 
     def __iter__(self) -> Iterator[Batch]:
         rows = PackedRows(
@@ -130,15 +133,18 @@ class PlanLoader:
             first=self._consumed,
             replace_failures=True,
             cached=self.cached,
-            first_step=self.epoch * self.plan.num_steps,  # every epoch has as many
+            first_step=self.epoch * self._steps,  # every epoch has as many
         )
         for batch in _in_order(rows, self.num_workers):
             self._consumed += 1
-            if self._consumed == len(self):
+            is_last = self._consumed == len(self)
+            if is_last:
                 self.epoch += 1
                 self.plan = self._plan(self.epoch)
                 self._consumed = 0
             yield batch
+            if is_last:
+                return
 
     def state_dict(self) -> LoaderState:
         """Position and fingerprints; the same on every rank."""
@@ -178,7 +184,7 @@ class PlanLoader:
 
     def seek(self, step: int) -> None:
         """Continue from optimizer step `step` of the run, counted from 0 over all epochs."""
-        self.epoch, within = divmod(step, self.plan.num_steps)  # every epoch has as many
+        self.epoch, within = divmod(step, self._steps)  # every epoch has as many
         self.plan = self._plan(self.epoch)
         self._consumed = within * self._per_step
 
@@ -190,7 +196,13 @@ class PlanLoader:
     def _per_step(self) -> int:
         return self.micro_batches_per_step // self.world_size
 
+    @property
+    def _steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return min(self.plan.num_steps, self.repeat_steps or self.plan.num_steps)
+
     def _plan(self, epoch: int) -> Plan:
+        epoch = 0 if self.repeat_steps else epoch
         mixture = self.mixture
         numbers = mixture.epoch(epoch, seed=self.seed)
         made = plan(
@@ -210,7 +222,7 @@ class PlanLoader:
 
     def _settings(self) -> dict[str, object]:
         """What a resumed run must find unchanged."""
-        return {
+        settings: dict[str, object] = {
             "seed": self.seed,
             "budget": self.budget,
             "micro_batches_per_step": self.micro_batches_per_step,
@@ -218,23 +230,7 @@ class PlanLoader:
             "window": self.window,
             "sources": self.mixture.fingerprint(),
         }
-
-
-def check_step_size(micro_batches_per_step: int, *, accumulate_grad_batches: int, devices: int) -> None:
-    """Refuse an optimizer step of other rows than the plan's.
-
-    Args:
-        micro_batches_per_step: Packed rows of a planned step.
-        accumulate_grad_batches: The trainer's.
-        devices: The trainer's, on all nodes.
-    """
-    found = accumulate_grad_batches * devices
-    if found != micro_batches_per_step:
-        raise ValueError(
-            f"found accumulate_grad_batches={accumulate_grad_batches} x {devices} devices = {found} rows a step, "
-            f"expected micro_batches_per_step={micro_batches_per_step}; set trainer.accumulate_grad_batches "
-            f"to micro_batches_per_step / devices, or data.micro_batches_per_step to {found}."
-        )
+        return settings | ({"repeat_steps": self.repeat_steps} if self.repeat_steps else {})
 
 
 def _changes(saved: Mapping[str, object], found: Mapping[str, object], prefix: str = "") -> list[str]:

@@ -195,6 +195,7 @@ def _newest(trainer: Trainer) -> Path | None:
     found = None
     if trainer.is_global_zero and saver is not None and saver.dirpath is not None:
         try:
+            saver.finish(trainer)
             found, _ = newest_checkpoint(Path(saver.dirpath), saver.FILE_EXTENSION)
         except ValueError as error:  # here it would leave the other ranks waiting
             rank_zero_warn(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.table import Table
@@ -11,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from theworld.models.execution import set_execution
 from theworld.models.parameter_groups import parameter_groups
 from theworld.training.callbacks.rendering import rendered
+from theworld.training.callbacks.stage_plateau import StagePlateau, limit_steps
 from theworld.training.events import record
 from theworld.training.module import TheWorldModule
 from theworld.training.optimizer_rules import set_trainable, trainable_counts
@@ -33,12 +35,24 @@ class StageSchedule(Callback):
         """
         if stage != "fit":
             return
-        total = pl_module.schedule.total_steps
-        limit = trainer.max_steps if trainer.max_steps >= 0 else total
-        trainer.fit_loop.epoch_loop.max_steps = min(limit, total)
+        early = [
+            n for n, s in zip(pl_module.schedule.names, pl_module.schedule.stages, strict=True) if s.advance_on_plateau
+        ]
+        if early and not any(isinstance(callback, StagePlateau) for callback in trainer.callbacks):
+            raise ValueError(
+                f"found stages that may end early ({', '.join(early)}) and nothing that ends them; add "
+                "theworld.training.callbacks.stage_plateau.StagePlateau to trainer.callbacks"
+            )
+        if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
+            raise ValueError(
+                "found Lightning's LearningRateFinder, expected none: the stages set the rates in every step, so it "
+                "would change nothing; use --learning_rate_sweep.enabled=true"
+            )
+        limit_steps(trainer, pl_module.schedule)
 
     def on_fit_start(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
         """Refuse a strategy that would wait for the gradients of frozen parameters."""
+        limit_steps(trainer, pl_module.schedule)  # a checkpoint may have said that a stage ended early
         model = trainer.model
         several = len(pl_module.schedule.stages) > 1
         if several and isinstance(model, DistributedDataParallel) and not model.find_unused_parameters:
@@ -99,7 +113,7 @@ def stage_table(pl_module: TheWorldModule, step: int) -> Table:
         current = number == schedule.stage_index(step)
         table.add_row(
             f"> {name}" if current else name,
-            f"{end - stage.max_steps} to {end}",
+            f"{schedule.begins[number]} to {end}",
             f"{stage.warmup_steps}{' (cut short)' if stage.warmup_steps > stage.max_steps else ''}",
             *(f"{rates[group]:g}" if group in rates else "frozen" for group in known),
             style="bold" if current else None,

@@ -30,7 +30,9 @@ class StageValidation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
         """Measure the untrained model, unless a checkpoint already says what it was."""
         if self._active(trainer) and trainer.global_step == 0:
-            self._record(trainer, pl_module, before=pl_module.schedule.names[0], loss=self._measure(trainer, pl_module))
+            self._record(
+                trainer, pl_module, before=pl_module.schedule.names[0], loss=validation_loss(trainer, pl_module)
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TheWorldModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
@@ -41,7 +43,7 @@ class StageValidation(Callback):
             return
         step, schedule = trainer.global_step, pl_module.schedule
         following = schedule.name(step) if step < schedule.total_steps else None
-        self._record(trainer, pl_module, after=finished, before=following, loss=self._measure(trainer, pl_module))
+        self._record(trainer, pl_module, after=finished, before=following, loss=validation_loss(trainer, pl_module))
         before = self.losses[finished].get("before")
         was = f"{before:.4f}" if before is not None else "not measured"
         pl_module.print(f"Stage {finished}: validation loss {was} before, {self.losses[finished]['after']:.4f} after")
@@ -74,18 +76,22 @@ class StageValidation(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({f"stage/{name}/val_loss_{when}": loss}, step=trainer.global_step)
 
-    def _measure(self, trainer: Trainer, pl_module: TheWorldModule) -> float:
-        """Mean cross-entropy over all target tokens of the validation set, over all ranks."""
-        totals = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
-        pl_module.eval()
-        with torch.no_grad():
-            for batch in trainer.datamodule.val_dataloader():
-                moved = trainer.strategy.batch_to_device(batch)
-                with trainer.precision_plugin.val_step_context():
-                    output = pl_module(moved)
-                totals += torch.stack([output.loss_sum.double(), totals.new_tensor(batch.num_target_tokens)])
-        pl_module.train()
-        loss_sum, targets = trainer.strategy.reduce(totals, reduce_op="sum").tolist()
-        if not targets:
-            raise ValueError("found no target token in the validation data, expected some; check data.val_path")
-        return loss_sum / targets
+
+def validation_loss(trainer: Trainer, pl_module: TheWorldModule) -> float:
+    """Mean cross-entropy over all target tokens of the validation set, over all ranks, in nats.
+
+    To be called by all ranks between two batches of training.
+    """
+    totals = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
+    pl_module.eval()
+    with torch.no_grad():
+        for batch in trainer.datamodule.val_dataloader():
+            moved = trainer.strategy.batch_to_device(batch)
+            with trainer.precision_plugin.val_step_context():
+                output = pl_module(moved)
+            totals += torch.stack([output.loss_sum.double(), totals.new_tensor(batch.num_target_tokens)])
+    pl_module.train()
+    loss_sum, targets = trainer.strategy.reduce(totals, reduce_op="sum").tolist()
+    if not targets:
+        raise ValueError("found no target token in the validation data, expected some; check data.val_path")
+    return loss_sum / targets

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from theworld.training.checkpoints.background import BackgroundSaves
 from theworld.training.checkpoints.directory import sweep
 from theworld.training.checkpoints.lock import lock_directory
 from theworld.training.checkpoints.newest import link_checkpoint, name_latest, newest_checkpoint
@@ -23,17 +27,23 @@ class CrashSafeCheckpoint(ModelCheckpoint):
     the last is damaged; LATEST names the last; `ckpt_path="last"` is the newest that verifies, and every one that was
     skipped is printed with the reason. Needs the plugin `CheckpointDirectories`.
 
+    With `async_save` training goes on while a checkpoint is written. It waits only for the copy into the host's memory,
+    which must hold what a checkpoint holds, and for a save that is still under way when the next one is due. LATEST and
+    the link name a checkpoint, and older ones go, when it is complete. A save that fails ends the run at the next step.
+
     Args:
         dirpath: The local folder in which checkpoints lie.
         keep_newest: How many of the newest checkpoints stay even if `save_top_k` would let them go.
+        async_save: Write in the background.
         kwargs: Those of Lightning's ModelCheckpoint.
     """
 
-    def __init__(self, dirpath: str | Path, *, keep_newest: int = 2, **kwargs: object):
+    def __init__(self, dirpath: str | Path, *, keep_newest: int = 2, async_save: bool = False, **kwargs: object):
         super().__init__(dirpath, **kwargs)
         if keep_newest < 1:
             raise ValueError(f"found keep_newest={keep_newest}, expected at least 1, the checkpoint just written")
         self.keep_newest = keep_newest
+        self.async_save = async_save
         self._written: list[str] = []  # names of this run's checkpoints, oldest first
         self._found_last: str | None = None
         self._lock: TextIO | None = None
@@ -53,16 +63,54 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         refusal = trainer.strategy.broadcast(refusal)
         if refusal is not None:
             raise ValueError(refusal)
+        if self.async_save and type(trainer.strategy).save_checkpoint is not Strategy.save_checkpoint:
+            raise ValueError(
+                f"found async_save with the strategy {type(trainer.strategy).__name__}, which writes checkpoints by "
+                "itself, all processes together, expected one that leaves it to the plugin; set "
+                "checkpoint.async_save=false"
+            )
+        if self.async_save and self._background(trainer) is None:
+            trainer.strategy.checkpoint_io = BackgroundSaves(trainer.strategy.checkpoint_io)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        """Save when it is time; with `async_save`, raise the error of a save that failed since the last batch.
+
+        Only after an optimizer step. In a resumed run Lightning does not know that the step it starts from was saved:
+        it would save it again after the next micro-batch, over the good one, in the middle of the step that follows.
+        """
+        if (background := self._background(trainer)) is not None:
+            background.check()
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run has not ended well before its last checkpoint is written."""
+        super().on_train_end(trainer, pl_module)
+        self.finish(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let other runs have the directory."""
+        """Let other runs have the directory, when the last save is done."""
         super().teardown(trainer, pl_module, stage)
-        self._release()
+        try:
+            self.finish(trainer)
+        finally:
+            self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lightning calls no teardown then."""
+        """Lightning calls no teardown then. A save under way is finished: it is of a step that was good."""
         super().on_exception(trainer, pl_module, exception)
+        try:
+            self.finish(trainer)
+        except Exception as error:  # the run ends with the exception that came first
+            rank_zero_warn(f"The last checkpoint could not be written either: {error!r}")
         self._release()
+
+    def finish(self, trainer: Trainer) -> None:
+        """Wait for the save under way, if one is, and raise its error."""
+        if (background := self._background(trainer)) is not None:
+            background.wait()
 
     def state_dict(self) -> dict[str, object]:
         """With the names of this run's checkpoints, so that a resumed run tidies up after it."""
@@ -76,11 +124,15 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         self._written = [Path(name).name for name in names] if state_dict["dirpath"] == self.dirpath else []
 
     def save_now(self, trainer: Trainer) -> Path:
-        """Save the step just made, whatever the rules say. For all ranks, in a hook `on_train_batch_end`."""
+        """Save the step just made, whatever the rules say, and wait until it is written.
+
+        For all ranks, in a hook `on_train_batch_end`.
+        """
         candidates = self._monitor_candidates(trainer)
         if self._last_global_step_saved != trainer.global_step:
             self._save_checkpoint(trainer, self._get_metric_interpolated_filepath_name(candidates, trainer))
         self._save_last_checkpoint(trainer, candidates)
+        self.finish(trainer)
         return Path(self._last_checkpoint_saved)
 
     @property
@@ -93,7 +145,7 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         self._written = [*(written for written in self._written if written != name), name]
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            name_latest(Path(filepath))
+            self._when_saved(trainer, lambda: name_latest(Path(filepath)))
         self._tidy(trainer)
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
@@ -118,10 +170,17 @@ class CrashSafeCheckpoint(ModelCheckpoint):
             super()._save_last_checkpoint(trainer, monitor_candidates)
             return
         link = self._folder / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-        self.last_model_path = str(link)
+        self.last_model_path, saved = str(link), Path(self._last_checkpoint_saved)
         if trainer.is_global_zero:
-            link_checkpoint(link, Path(self._last_checkpoint_saved))
+            self._when_saved(trainer, lambda: link_checkpoint(link, saved))
         trainer.strategy.barrier()
+
+    def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
+        """Lightning looks for a name that is free; one that is being written is not."""
+        background = self._background(trainer)
+        if background is not None and background.writes(filepath):
+            background.wait()
+        return super().file_exists(filepath, trainer)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Lightning asks for candidates and takes the newest; it gets the one that verifies."""
@@ -134,6 +193,18 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         if path is not None:
             rank_zero_info(f"The last checkpoint that verifies is {path}")
         return set() if path is None else {str(path)}
+
+    @staticmethod
+    def _background(trainer: Trainer) -> BackgroundSaves | None:
+        plugin = trainer.strategy.checkpoint_io
+        return plugin if isinstance(plugin, BackgroundSaves) else None
+
+    def _when_saved(self, trainer: Trainer, action: Callable[[], None]) -> None:
+        background = self._background(trainer)
+        if background is None:
+            action()
+        else:
+            background.then(action)
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# One process of slurm.sbatch, which hands a preempted run's exit code on.
+#
+# Code 85 must not reach srun: with --kill-on-bad-exit it would kill the processes that are still saving, and report
+# their death instead. So it becomes a file, $THEWORLD_PREEMPTED, and code 0.
+set -uo pipefail
+
+: "${THEWORLD_PREEMPTED:?found it unset, expected to be started by slurm.sbatch}"
+theworld "$@" &
+child=$!
+# Without these the shell would die of the signal that announces the end, and its process with it.
+trap 'kill -USR1 "$child"' USR1
+trap 'kill -TERM "$child"' TERM
+while true; do
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2>/dev/null || break  # else a signal has ended the wait, not the process
+done
+if [ "$code" = 85 ]; then
+    touch "$THEWORLD_PREEMPTED"
+    exit 0
+fi
+exit "$code"

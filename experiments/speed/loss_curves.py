@@ -1,6 +1,7 @@
 """The language stage's loss over fifty steps: bfloat16 weights with stochastic rounding against float32 masters.
 
     python experiments/speed/loss_curves.py --output curves.json      # random weights at true dimensions; one H200
+    python experiments/speed/loss_curves.py --draw curves.json        # curves.png beside it; no GPU
 
 Both start from the same weights and see the same eight samples in turn, four rows of two. Their curves have to agree,
 and both have to fall, or agreement would mean nothing. The float32 masters run with every layer recomputed, to fit.
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from clock import Clock
 from lightning.pytorch import Callback, Trainer
+from matplotlib import pyplot as plt
 from rows import TARGETS, TEXT, packed_row, random_model, samples_of
 from step import VARIANTS, as_loaded, run_ours
 
@@ -34,12 +36,39 @@ class Losses(Callback):
         self.losses.append(outputs["loss"].detach().clone())
 
 
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Losses above; below, how far the first curve is from the second, as means over one pass of the rows."""
+    curves = {name: one["losses"] for name, one in results.items() if isinstance(one, dict)}
+    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=[2, 1])
+    for (name, losses), style in zip(curves.items(), ("-", "--"), strict=True):
+        above.plot(range(1, len(losses) + 1), losses, style, label=results[name]["what"])
+    above.set_ylabel("loss (nats a token)")
+    above.legend()
+    first, second = (by_pass(losses) for losses in curves.values())
+    middles = [ROWS * number + (ROWS + 1) / 2 for number in range(len(first))]
+    below.plot(middles, [100 * (a / b - 1) for a, b in zip(first, second, strict=True)], "o-", color="black")
+    below.axhline(0, color="grey", linewidth=0.8)
+    below.set(xlabel="optimizer step", ylabel="difference (%)\nof the mean of four steps")
+    figure.suptitle(f"Language stage, random weights at true dimensions ({results['card']})", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def by_pass(losses: list[float]) -> list[float]:
+    """Means over each whole pass of the rows."""
+    return [sum(losses[i : i + ROWS]) / ROWS for i in range(0, len(losses) - ROWS + 1, ROWS)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=["language", "language_masters"])
-    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--output", type=Path, default=Path("curves.json"))
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--draw", type=Path, help="draw these results in place of measuring")
     arguments = parser.parse_args()
+    if arguments.draw is not None:
+        draw(json.loads(arguments.draw.read_text()), arguments.draw.with_suffix(".png"))
+        return
     model = random_model(enable_world=True)
     kept = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
     samples = [samples_of(model, text=TEXT[True], targets=TARGETS, seed=seed) for seed in range(ROWS)]

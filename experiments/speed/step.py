@@ -1,6 +1,6 @@
 """Our training step through the Lightning module beside the baselines: one process, one card, the same samples.
 
-    python experiments/speed/step.py --variants seed liger projection projection_cached lean --output step.json
+    python experiments/speed/step.py --variants seed projection projection_cached lean liger --output step.json
     python experiments/speed/step.py --gemma --variants seed gemma --output gemma.json   # Gemma alone, 2 x 725
     python experiments/speed/tables.py step.json --output step                            # step.md and step.png
 
@@ -19,6 +19,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
+    order = arguments.variants
+    if any(first.startswith("liger") and not then.startswith("liger") for first, then in pairwise(order)):
+        parser.error("Liger patches the model for good, so what comes behind it would run with it: name it last")
     started = time.time()
     faulthandler.dump_traceback_later(240, repeat=True)
     model = random_model(enable_world=not arguments.gemma)
@@ -269,7 +273,7 @@ def main() -> None:
         "steps": arguments.steps,
     }
     reference: FirstStep | None = None
-    for name in arguments.variants:
+    for name in order:
         if name in BASELINES:
             torch._dynamo.reset()  # its layers are patched; ours share what is compiled
         result, first = measure(name, model, kept, arguments)

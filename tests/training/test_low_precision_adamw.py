@@ -70,6 +70,18 @@ def test_a_layer_is_one_call(monkeypatch):
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert calls == [2, 2]
+    calls.clear()
+    norm = nn.Parameter(torch.ones(3).bfloat16())
+    optimizer.add_param_group({"params": [("tower.layers.0.norm", norm)], "lr": 0.0})
+    optimizer.state[norm] = {key: value.clone() for key, value in optimizer.state[parameters[0][1]].items()}
+    norm.grad = torch.zeros_like(norm)
+    optimizer.step()
+    assert calls == [3, 2]  # of another group, but with the same settings
+    optimizer.param_groups[1]["weight_decay"] = 0.5
+    calls.clear()
+    optimizer.step()
+    assert calls == [2, 2, 1]
+    norm.grad = None
     for _, parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     calls.clear()

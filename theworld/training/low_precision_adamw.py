@@ -36,29 +36,33 @@ class _Layerwise(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch._dynamo.config.patch(recompile_limit=_VERSIONS):
-            for group in self.param_groups:
-                # A number would be compiled into the code, and each other one again.
-                settings = torch.as_tensor(group["lr"]), *group["betas"], group["weight_decay"], group["eps"]
-                for parameters in self._layers(group):
-                    self._update(parameters, settings)
+            for (_, _, lr, *settings), parameters in self._layers().items():
+                # A rate that is a number would be compiled into the code, and each other one again.
+                self._update(parameters, torch.tensor(lr), *settings)
         return loss
 
-    def _layers(self, group: dict[str, Any]) -> list[list[Tensor]]:
-        """The parameters that have a gradient, by layer and by how many steps they have made."""
-        layers: dict[tuple[str, float], list[Tensor]] = defaultdict(list)
-        for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state["step"] = torch.tensor(0.0)
-                state["exp_avg"] = self._new_buffer(parameter, True)
-                state["exp_avg_sq"] = self._new_buffer(parameter, False)
-            layer = re.match(r".*?\.layers\.\d+\.", name)
-            layers["" if layer is None else layer.group(), state["step"].item()].append(parameter)
-        return list(layers.values())
+    def _layers(self) -> dict[tuple[Any, ...], list[Tensor]]:
+        """The parameters that have a gradient, by layer, steps made, rate, betas, weight decay and epsilon.
 
-    def _update(self, parameters: list[Tensor], settings: tuple[Any, ...]) -> None:
+        Groups of equal settings share their layers: without weight decay matrices and norms are one call.
+        """
+        layers: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
+        for group in self.param_groups:
+            settings = float(group["lr"]), *group["betas"], group["weight_decay"], group["eps"]
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = torch.tensor(0.0)
+                    state["exp_avg"] = self._new_buffer(parameter, True)
+                    state["exp_avg_sq"] = self._new_buffer(parameter, False)
+                layer = re.match(r".*?\.layers\.\d+\.", name)
+                key = "" if layer is None else layer.group(), state["step"].item(), *settings
+                layers[key].append(parameter)
+        return layers
+
+    def _update(self, parameters: list[Tensor], *settings: Any) -> None:
         states = [self.state[parameter] for parameter in parameters]
         for state in states:
             state["step"] += 1

@@ -29,6 +29,7 @@ from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
 from theworld.training.callbacks.drift import DriftRefusal
+from theworld.training.callbacks.failure_event import FailureEvent
 from theworld.training.callbacks.learning_rate_sweep import LearningRateSweep
 from theworld.training.callbacks.nonfinite import NonFiniteGuard
 from theworld.training.callbacks.preemption import Preemption
@@ -50,6 +51,7 @@ CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
 """Packages whose classes a config may name. Any other `class_path` is refused before it is imported."""
 
 CALLBACKS = {
+    "failure_event": FailureEvent,
     "watchdog": Watchdog,
     "drift": DriftRefusal,
     "quarantine": Quarantine,

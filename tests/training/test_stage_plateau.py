@@ -15,6 +15,7 @@ from theworld.training.callbacks import stage_plateau
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_plateau import StagePlateau
 from theworld.training.callbacks.stage_schedule import StageSchedule
+from theworld.training.events import read_events
 from theworld.training.stages import LearningRates, Plateau, Schedule, Stage
 
 
@@ -116,6 +117,8 @@ def test_the_stage_ends_early_and_everything_follows(fit, tmp_path, capsys):
     assert module.schedule.boundaries == (4, 6, 9)
     printed = capsys.readouterr().out
     assert "Step 4: projection ends 2 steps early" in printed
+    (event,) = read_events(tmp_path, "stage_ended_early")
+    assert (event["step"], event["stage"], event["losses"]) == (4, "projection", losses)
     assert "Step 4: projection is complete, vision trains" in printed
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["language", "projection", "vision"]
     expected = [{g: module.schedule.learning_rate(g, step) for g in module.schedule.groups} for step in range(9)]

@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from theworld.training.callbacks.stage_validation import validation_loss
+from theworld.training.events import record
 from theworld.training.module import TheWorldModule
 from theworld.training.stages import Schedule
 from theworld.types import Batch
@@ -61,6 +62,8 @@ class StagePlateau(Callback):
             logger.log_metrics({f"stage/{name}/plateau_val_loss": losses[-1]}, step=step)
         if trainer.strategy.broadcast(plateau.is_reached(losses)):
             pl_module.schedule = schedule.ending_at(step)
+            if trainer.is_global_zero:
+                record(trainer.default_root_dir, "stage_ended_early", step=step, stage=name, losses=losses)
             limit_steps(trainer, pl_module.schedule)
             pl_module.print(
                 f"Step {step}: {name} ends {end - step} steps early; in {plateau.patience} measurements its validation "

@@ -6,7 +6,7 @@ None of them is a `DataLoader`, so Lightning leaves their sharding alone: a rank
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from theworld.data.packing.memory import keep_freed_memory
 from theworld.data.packing.mixture import Mixture, Samples, as_mixture
 from theworld.data.packing.packed_rows import PackedRows
 from theworld.data.packing.plan import Plan, plan
-from theworld.data.packing.worker_signals import obey_the_parent_only
+from theworld.data.packing.worker_signals import obey_the_parent_only, signals_wait
 from theworld.types import Batch
 
 _Item = TypeVar("_Item")
@@ -255,13 +255,19 @@ def _versions() -> str:
 
 def _in_order(dataset: Dataset[_Item], num_workers: int) -> DataLoader[_Item]:
     """Already whole batches, so nothing is collated; page-locked when there is a GPU to copy them to."""
-    return DataLoader(
+    return _Workers(
         dataset,
         batch_size=None,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_begin_worker,
     )
+
+
+class _Workers(DataLoader[_Item]):
+    def __iter__(self) -> Any:
+        with signals_wait():
+            return super().__iter__()
 
 
 def _begin_worker(worker: int) -> None:

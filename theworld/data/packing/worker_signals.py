@@ -9,6 +9,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """In the parent, while it starts workers: SIGTERM and SIGUSR1 wait.
+
+    Here until the end of this; in a new worker until it has called `obey_the_parent_only`, before which either would
+    end it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def obey_the_parent_only() -> None:
@@ -18,7 +34,9 @@ def obey_the_parent_only() -> None:
     """
     signal.set_wakeup_fd(-1)  # a pipe that belongs to the parent
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     if not hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return
     # Blocked here and in all later threads, so that it waits for the one below, which alone is told who sent it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -26,11 +26,17 @@ from theworld.training.stages import LearningRates, Stage
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of `write_tiny_base`."""
+    folder = tmp_path_factory.mktemp("base")
+    write_tiny_base(folder)
+    return str(folder)
+
+
+def write_tiny_base(folder: Path) -> None:
     """A Gemma 3 base with a Wan VAE beside it, as transformers and diffusers write them.
 
     Two layers are both sliding ones, so the window must span a sample for world tokens to reach the answer.
     """
-    folder = tmp_path_factory.mktemp("base")
     tokenizer = make_tokenizer()
     config = gemma_config(
         vocab_size=len(tokenizer),
@@ -42,7 +48,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
         sliding_window=256,
     )
     write_base(folder, config, tokenizer)
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

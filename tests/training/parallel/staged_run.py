@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,18 +26,24 @@ from theworld.training.parallel.strategy import FullySharded
 from theworld.training.stages import LearningRates, Stage
 
 MICRO_BATCHES = 4
-STEPS = 7
+LENGTHS = (2, 2, 3)
+"""Optimizer steps of the stages."""
+STEPS = sum(LENGTHS)
 CLIP = 0.05
 
 
-def stages() -> dict[str, Stage]:
-    """Projector, then vision, then language with every second layer computed twice."""
+def stages(lengths: Sequence[int] = LENGTHS, rate: float = 1.0) -> dict[str, Stage]:
+    """Projector, then vision, then language with every second layer computed twice; `rate` times the usual rates."""
+    projection, vision, language = lengths
+    slow, fast = 1e-3 * rate, 1e-2 * rate
     return {
-        "projection": Stage(learning_rates=LearningRates(world_projector=1e-2), max_steps=2),
-        "vision": Stage(learning_rates=LearningRates(world_projector=1e-2, vision=1e-3), max_steps=2, warmup_steps=1),
+        "projection": Stage(learning_rates=LearningRates(world_projector=fast), max_steps=projection),
+        "vision": Stage(
+            learning_rates=LearningRates(world_projector=fast, vision=slow), max_steps=vision, warmup_steps=1
+        ),
         "language": Stage(
-            learning_rates=LearningRates(world_projector=1e-2, vision=1e-3, language=1e-3),
-            max_steps=3,
+            learning_rates=LearningRates(world_projector=fast, vision=slow, language=slow),
+            max_steps=language,
             recompute="selective",
         ),
     }
@@ -77,6 +84,8 @@ def run_stages(
     model: dict[str, object],
     ckpt_path: str | None = None,
     double: bool = True,
+    lengths: Sequence[int] = LENGTHS,
+    rate: float = 1.0,
     **trainer_settings: object,
 ) -> None:
     """Train on this rank, saving after each step; rank 0 writes losses, norms and final weights to `record.pt`."""
@@ -84,7 +93,7 @@ def run_stages(
     if double:
         torch.Tensor.float = torch.Tensor.double  # this process is ours alone; see tests/test_invariance.py
     seed_everything(0, verbose=False)
-    module = (DoubleModule if double else TheWorldModule)(stages=stages(), **model)
+    module = (DoubleModule if double else TheWorldModule)(stages=stages(lengths, rate), **model)
     recorder = Recorder()
     checkpoints = CrashSafeCheckpoint(folder / "saved", filename="{step}", save_top_k=-1, every_n_train_steps=1)
     settings = QUIET_TRAINER | {

@@ -70,6 +70,15 @@ def test_a_changed_setting_is_refused_by_name_and_goes_on_if_allowed(fit, saved,
     assert (drift["event"], drift["differences"]) == ("drift", [line])
 
 
+def test_allowed_settings_of_the_optimizer_are_those_it_uses(fit, saved, tmp_path):
+    """Loading an optimizer's state brings the old ones back; the next checkpoint would say what is not so."""
+    fit(3, ckpt_path=saved, allow=True, weight_decay=0.5, betas=(0.5, 0.6))
+    checkpoint = CheckpointDirectories().load_checkpoint(tmp_path / "saved" / "step=3.ckpt")
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    assert {tuple(group["betas"]) for group in groups} == {(0.5, 0.6)}
+    assert {group["weight_decay"] for group in groups} == {0.5, 0.0}  # matrices, and norms and biases
+
+
 def test_changed_code_and_tokenizer_are_refused(fit, saved, monkeypatch):
     own, tokenizer = fingerprints.code(), fingerprints.processor_hashes
     monkeypatch.setattr(fingerprints, "code", lambda: own | {"torch": "9.9"})

@@ -132,7 +132,17 @@ def test_rollback_takes_the_weights_and_moments_of_the_newest_checkpoint(run, tm
 
 
 def test_rollback_without_a_checkpoint_stops(run):
-    run(NonFiniteGuard(policy="rollback"), error="found no checkpoint that verifies, expected one to roll back to")
+    run(NonFiniteGuard(policy="rollback"), error="found no checkpoint of this run that verifies, expected one to roll")
+
+
+def test_rollback_takes_no_checkpoint_of_another_run(run, tmp_path):
+    """They lie in one folder; the one that verifies, is the newest and has made more steps is not ours."""
+    saving = {"enable_checkpointing": True, "plugins": [CheckpointDirectories()]}
+    run(CrashSafeCheckpoint(tmp_path / "saved", every_n_train_steps=8), poison="none", **saving)
+    (foreign,) = (tmp_path / "saved").glob("*.ckpt")
+    saver = CrashSafeCheckpoint(tmp_path / "saved", every_n_train_steps=100)
+    run(NonFiniteGuard(policy="rollback"), saver, error="found no checkpoint of this run that verifies", **saving)
+    assert newest_checkpoint(tmp_path / "saved") == (foreign, [])  # control: that is the one that `last` would take
 
 
 def test_too_many_incidents_stop_the_run(run, tmp_path):

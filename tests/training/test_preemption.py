@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
 
 from tests.training.conftest import DATA, MODEL, one_stage
 from tests.training.preempted_run import FIRST, SECOND, losses, train
@@ -102,6 +103,26 @@ def test_two_interruptions_change_nothing(arguments, whole, tmp_path):
         assert _interrupt(tmp_path, arguments, number, rng.uniform(0, 0.3))
     Ranks(train, world_size=1, folder=tmp_path, **arguments).wait()
     _assert_as_whole(tmp_path, whole)
+
+
+def test_the_step_it_leaves_after_is_logged(make_trainer, make_module, make_data, tmp_path):
+    """Lightning hands a step's numbers to the logger behind the hook in which the run ends."""
+
+    class Signal(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    logger = CSVLogger(tmp_path)
+    settings = {"enable_checkpointing": True, "plugins": [CheckpointDirectories()], "log_every_n_steps": 1}
+    saver = CrashSafeCheckpoint(tmp_path / "saved", every_n_train_steps=100)
+    trainer = make_trainer(Signal(), Preemption(), saver, logger=logger, **settings)
+    with pytest.raises(SystemExit, match="85"):
+        trainer.fit(make_module(stages=one_stage(4, world_projector=1e-2)), datamodule=make_data())
+    rows = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
+    header = rows[0].split(",")
+    logged = {row.split(",")[header.index("step")] for row in rows[1:] if row.split(",")[header.index("train/loss")]}
+    assert logged == {"0", "1"}
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from theworld.models.theworld import TheWorld, TheWorldOutput
 from theworld.training import optimizers
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
 from theworld.training.host_numbers import is_logged, log_numbers
-from theworld.training.optimizer_rules import optimizer_param_groups, set_trainable
+from theworld.training.optimizer_rules import OptimizerGroup, optimizer_param_groups, set_trainable
 from theworld.training.parallel.clipping import clip
 from theworld.training.placeholders import check_placeholders
 from theworld.training.resumption import ProgressUnit, UnitState
@@ -236,7 +236,8 @@ class TheWorldModule(LightningModule):
         return [Prediction(question=q, text=t) for q, t in zip(prompts.questions, texts, strict=True)]
 
     def on_train_start(self) -> None:
-        """Put Lightning's counters right if the run goes on with another number of devices."""
+        """After a resume, put Lightning's counters right for this number of devices, and the optimizer's settings."""
+        optimizers.restate_settings(self.trainer.optimizers[0], self._optimizer_groups(), betas=self.betas)
         if (changed := self._progress_unit.begin(self.trainer)) is not None:
             self.print(changed)
 
@@ -258,8 +259,10 @@ class TheWorldModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over all that any stage trains; it skips, and keeps no state of, what has no gradient yet."""
-        groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
-        return optimizers.make_optimizer(self.optimizer_choice, groups, betas=self.betas)
+        return optimizers.make_optimizer(self.optimizer_choice, self._optimizer_groups(), betas=self.betas)
+
+    def _optimizer_groups(self) -> list[OptimizerGroup]:
+        return optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
 
     def optimizer_step(
         self,
@@ -291,8 +294,7 @@ class TheWorldModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Refuse a checkpoint that does not hold exactly the weights the stages train."""
         expected = trained_weights(self.world, self.schedule.groups, prefix="model.")
-        param_groups = optimizer_param_groups(self.world, groups=self.schedule.groups, weight_decay=self.weight_decay)
-        check_checkpoint(checkpoint, weights=expected, param_groups=param_groups)
+        check_checkpoint(checkpoint, weights=expected, param_groups=self._optimizer_groups())
         optimizers.check_same_optimizer(checkpoint, self.optimizer_choice)
         optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
         self._progress_unit.load(cast(UnitState | None, checkpoint.get("progress_unit")))

@@ -111,6 +111,14 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, flo
         group["lr"] = rates[group["group"]]
 
 
+def restate_settings(
+    optimizer: torch.optim.Optimizer, groups: Sequence[OptimizerGroup], *, betas: tuple[float, float]
+) -> None:
+    """Settings as they are now, over those that came with a checkpoint: `--allow_drift` goes on with new ones."""
+    for found, wanted in zip(optimizer.param_groups, groups, strict=True):
+        found["weight_decay"], found["betas"] = wanted["weight_decay"], betas
+
+
 @contextmanager
 def rounding_of_step(choice: OptimizerChoice, step: int, device: torch.device) -> Iterator[None]:
     """Random numbers that depend on the step alone, for what is rounded stochastically in it.

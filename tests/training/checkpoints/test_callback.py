@@ -110,3 +110,8 @@ def test_a_run_that_fails_gives_the_directory_back(fit, tmp_path, monkeypatch):
 def test_at_least_one_must_stay(tmp_path):
     with pytest.raises(ValueError, match="found keep_newest=0, expected at least 1"):
         CrashSafeCheckpoint(tmp_path, keep_newest=0)
+
+
+def test_weights_alone_are_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="found save_weights_only=True, expected False: no run could go on"):
+        CrashSafeCheckpoint(tmp_path, save_weights_only=True)

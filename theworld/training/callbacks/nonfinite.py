@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from theworld.training.checkpoint_contents import trained_weights
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
-from theworld.training.checkpoints.newest import newest_checkpoint
 from theworld.training.events import record
 from theworld.training.module import TheWorldModule
 from theworld.training.nonfinite.dump import MicroBatch, StepDump, generator_states, write_dump
@@ -180,7 +179,7 @@ class NonFiniteGuard(Callback):
         path = _newest(trainer)
         if path is None:
             raise RuntimeError(
-                "found no checkpoint that verifies, expected one to roll back to; save more often, or set "
+                "found no checkpoint of this run that verifies, expected one to roll back to; save more often, or set "
                 "nonfinite.policy=skip"
             )
         checkpoint = trainer.strategy.load_checkpoint(path)
@@ -190,15 +189,9 @@ class NonFiniteGuard(Callback):
 
 
 def _newest(trainer: Trainer) -> Path | None:
-    """The newest checkpoint of the run that verifies, as the main process finds it; None if none does."""
+    """The newest checkpoint of this run that verifies, as the main process finds it; None if none does."""
     saver = next((c for c in trainer.checkpoint_callbacks if isinstance(c, CrashSafeCheckpoint)), None)
-    found = None
-    if trainer.is_global_zero and saver is not None and saver.dirpath is not None:
-        try:
-            saver.finish(trainer)
-            found, _ = newest_checkpoint(Path(saver.dirpath), saver.FILE_EXTENSION)
-        except ValueError as error:  # here it would leave the other ranks waiting
-            rank_zero_warn(str(error))
+    found = saver.newest_of_this_run(trainer) if trainer.is_global_zero and saver is not None else None
     return trainer.strategy.broadcast(found)
 
 

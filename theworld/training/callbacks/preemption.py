@@ -114,6 +114,9 @@ class Preemption(Callback):
             facts = {"signal": number.name, "checkpoint": checkpoint, "exit_code": code}
             record(self._folder, "preempted", step=trainer.global_step, **facts)
         trainer.strategy.barrier("preempted")
+        # Lightning would write what the step has logged behind this hook.
+        trainer._logger_connector.on_batch_end()
+        trainer._logger_connector.update_train_step_metrics()
         pl_module = trainer.lightning_module
         pl_module.print(f"{number.name}: {saved} at optimizer step {trainer.global_step}; exit code {code}")
         raise Preempted(0 if self._is_launched_by_a_rank(trainer) else code)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from theworld.training.checkpoints.background import BackgroundSaves
-from theworld.training.checkpoints.directory import sweep
+from theworld.training.checkpoints.directory import sweep, verify_checkpoint
 from theworld.training.checkpoints.lock import lock_directory
 from theworld.training.checkpoints.newest import link_checkpoint, name_latest, newest_checkpoint
 from theworld.training.events import record
@@ -42,6 +42,11 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         super().__init__(dirpath, **kwargs)
         if keep_newest < 1:
             raise ValueError(f"found keep_newest={keep_newest}, expected at least 1, the checkpoint just written")
+        if self.save_weights_only:
+            raise ValueError(
+                "found save_weights_only=True, expected False: no run could go on from such a checkpoint; the weights "
+                "alone are in the exports (stage_export)"
+            )
         self.keep_newest = keep_newest
         self.async_save = async_save
         self._written: list[str] = []  # names of this run's checkpoints, oldest first
@@ -134,6 +139,19 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         self._save_last_checkpoint(trainer, candidates)
         self.finish(trainer)
         return Path(self._last_checkpoint_saved)
+
+    def newest_of_this_run(self, trainer: Trainer) -> Path | None:
+        """The newest checkpoint that this run wrote or began from and that verifies, None if none does."""
+        self.finish(trainer)
+        began = [] if trainer.ckpt_path is None else [Path(trainer.ckpt_path)]
+        for path in (*(self._folder / name for name in reversed(self._written)), *began):
+            try:
+                verify_checkpoint(path)
+            except (ValueError, OSError) as error:
+                rank_zero_warn(str(error))
+                continue
+            return path
+        return None
 
     @property
     def _folder(self) -> Path:

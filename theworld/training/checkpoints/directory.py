@@ -216,7 +216,7 @@ def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}")
         return {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(
             f"{file}: found {type(error).__name__} {error} in it, expected a manifest of format {FORMAT}; the "
             "checkpoint is torn or of another version, take another one"

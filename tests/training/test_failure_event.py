@@ -55,3 +55,12 @@ def test_an_interruption_is_no_failure(fit, tmp_path, error):
     with pytest.raises(SystemExit):
         fit(Raises(error))
     assert read_events(tmp_path) == []
+
+
+def test_the_error_of_the_run_is_the_one_that_came_first(fit, tmp_path):
+    (tmp_path / "events.jsonl").mkdir()  # nothing can be written there
+    with (
+        pytest.warns(UserWarning, match="run_failed could not be written: IsADirectoryError"),
+        pytest.raises(RuntimeError, match="the disk burns"),
+    ):
+        fit(Raises(RuntimeError("the disk burns")))

@@ -236,8 +236,7 @@ class TheWorldModule(LightningModule):
         return [Prediction(question=q, text=t) for q, t in zip(prompts.questions, texts, strict=True)]
 
     def on_train_start(self) -> None:
-        """After a resume, put Lightning's counters right for this number of devices, and the optimizer's settings."""
-        optimizers.restate_settings(self.trainer.optimizers[0], self._optimizer_groups(), betas=self.betas)
+        """Put Lightning's counters right if the run goes on with another number of devices."""
         if (changed := self._progress_unit.begin(self.trainer)) is not None:
             self.print(changed)
 

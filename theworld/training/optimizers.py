@@ -81,15 +81,28 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer over `groups`, with a learning rate of 0 until `set_learning_rates`.
 
-    It skips, and keeps no state of, what has no gradient.
+    It skips, and keeps no state of, what has no gradient. When it loads a state, its settings stay those given here.
     """
     settings: dict[str, Any] = {"params": [dict(group) for group in groups], "lr": 0.0, "betas": betas}
+    optimizer = _of_choice(choice, settings)
+    optimizer.register_load_state_dict_pre_hook(_with_own_settings)
+    return optimizer
+
+
+def _of_choice(choice: OptimizerChoice, settings: dict[str, Any]) -> torch.optim.Optimizer:
     if choice == "adamw":
-        return _adamw(settings, fused=all(p.is_cuda for group in groups for _, p in group["params"]))
+        return _adamw(settings, fused=all(p.is_cuda for group in settings["params"] for _, p in group["params"]))
     from theworld.training.low_precision_adamw import LayerwiseAdamW, LayerwiseAdamW8bit
 
     kind: Any = LayerwiseAdamW if choice == "adamw_bf16" else LayerwiseAdamW8bit
     return kind(**settings, bf16_stochastic_round=True)
+
+
+def _with_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A state without the settings of who saved it: a run that is resumed with others (`--allow_drift`) has those."""
+    own = ({name: group[name] for name in ("betas", "weight_decay")} for group in optimizer.param_groups)
+    groups = [saved | here for saved, here in zip(state["param_groups"], own, strict=True)]
+    return state | {"param_groups": groups}
 
 
 def _adamw(settings: dict[str, Any], *, fused: bool) -> torch.optim.AdamW:
@@ -109,14 +122,6 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, flo
     """Set the rate of every parameter group from the `group` it belongs to."""
     for group in optimizer.param_groups:
         group["lr"] = rates[group["group"]]
-
-
-def restate_settings(
-    optimizer: torch.optim.Optimizer, groups: Sequence[OptimizerGroup], *, betas: tuple[float, float]
-) -> None:
-    """Settings as they are now, over those that came with a checkpoint: `--allow_drift` goes on with new ones."""
-    for found, wanted in zip(optimizer.param_groups, groups, strict=True):
-        found["weight_decay"], found["betas"] = wanted["weight_decay"], betas
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from theworld.training.events import record
@@ -17,4 +19,7 @@ class FailureEvent(Callback):
         """Before other callbacks put their things away."""
         if isinstance(exception, Exception):
             facts = {"error": type(exception).__name__, "message": str(exception), "while": str(trainer.state.fn)}
-            record(trainer.default_root_dir, "run_failed", step=trainer.global_step, **facts)
+            try:
+                record(trainer.default_root_dir, "run_failed", step=trainer.global_step, **facts)
+            except OSError as error:  # such as a full disk; the run is to end with the error that came first
+                warnings.warn(f"The event run_failed could not be written: {error!r}", stacklevel=1)

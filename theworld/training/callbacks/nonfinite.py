@@ -40,9 +40,10 @@ class NonFiniteGuard(Callback):
 
     The policy is `stop`: end the run with an error. `skip`: go on with the next step; weights and optimizer stay bit
     for bit as they were, and the step counts as made. `rollback`: take weights and optimizer from the newest
-    checkpoint that verifies and go on with the next step; data and step numbers do not go back, so the samples since
-    that checkpoint are not seen again. Every policy first writes `<trainer.default_root_dir>/nonfinite/step=<step>`,
-    from which `theworld replay` makes the step again, and one event `nonfinite`.
+    checkpoint of this run that verifies and go on with the next step; data and step numbers do not go back, so the
+    samples since that checkpoint are not seen again. Every policy first writes
+    `<trainer.default_root_dir>/nonfinite/step=<step>`, from which `theworld replay` makes the step again, and one event
+    `nonfinite`.
 
     All ranks agree on the device before the update. PyTorch's fused AdamW, the default on a GPU, leaves the update out
     by itself, and the host reads the answer one step later, without waiting for work it has just given; before the next

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from theworld.data.indexing.table import sync_folder
+from theworld.data.indexing.table import sync_folder, write_durably
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -94,7 +94,7 @@ class Draft:
     def seal(self) -> None:
         """Write the manifest of all files; then the whole draft is on disk."""
         manifest = {"format": FORMAT, "files": self.files}
-        write_whole(self.path / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        write_durably(self.path / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
 
 
 @contextmanager
@@ -167,17 +167,6 @@ def sweep(folder: Path) -> None:
     """Remove what killed runs left behind in `folder`. Only for its one writer."""
     for rest in folder.glob(".*.draft"):
         remove_tree(rest)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file: after a kill it holds the old text or the new one."""
-    draft = draft_of(path)
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    sync_folder(path.parent)
 
 
 def remove_tree(path: Path) -> None:

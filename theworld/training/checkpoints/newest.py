@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from theworld.training.checkpoints.directory import remove_tree, verify_checkpoint, write_whole
+from theworld.data.indexing.table import write_durably
+from theworld.training.checkpoints.directory import remove_tree, verify_checkpoint
 
 LATEST = "LATEST"
 """File that holds the name of the checkpoint saved last, for people and scripts."""
@@ -13,7 +14,7 @@ LATEST = "LATEST"
 
 def name_latest(path: Path) -> None:
     """Write the name of `path` into LATEST beside it; atomic."""
-    write_whole(path.parent / LATEST, path.name + "\n")
+    write_durably(path.parent / LATEST, f"{path.name}\n".encode())
 
 
 def link_checkpoint(link: Path, path: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from theworld.training.checkpoints.directory import write_whole
+from theworld.data.indexing.table import write_durably
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
@@ -84,7 +84,8 @@ def write_dump(
     save_file(dict(generators), folder / f"rank-{dump.rank}.safetensors")
     if weights is not None:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
-    write_whole(folder / f"rank-{dump.rank}.json", json.dumps({"format": FORMAT} | asdict(dump), indent=2) + "\n")
+    text = json.dumps({"format": FORMAT} | asdict(dump), indent=2) + "\n"
+    write_durably(folder / f"rank-{dump.rank}.json", text.encode())
 
 
 def read_dump(folder: Path) -> list[StepDump]:

@@ -90,6 +90,7 @@ def test_a_file_that_ends_early_is_refused(saved, never_unpickled):
 
 
 MANIFESTS = {
+    "a file without end": '{"format": 1, "files": {"checkpoint.pt": {"bytes": 1e999, "sha256": "x"}}}',
     "empty": "",
     "cut off": '{"format": 1, "fil',
     "a list": "[]",

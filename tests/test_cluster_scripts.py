@@ -104,6 +104,18 @@ def test_not_for_ever(slurm):
     assert "has been requeued 2 times already" in done.stderr
 
 
+def test_a_signal_that_comes_while_a_task_is_being_started_reaches_it(slurm, tmp_path):
+    """The shell is held up right behind the start of its process, which asks for the signal at once."""
+    slurm.command("theworld", "#!/usr/bin/env bash\ntrap 'kill $!; exit 85' USR1\nsleep 20 &\nkill -USR1 $PPID\nwait\n")
+    held = tmp_path / "held"
+    held.write_text("""trap 'if [ "$BASH_COMMAND" = "child=\\$!" ]; then sleep 0.5; fi' DEBUG\n""")
+    preempted = tmp_path / "preempted"
+    done = slurm.run(
+        "bash", "configs/cluster/task.sh", "fit", cwd=ROOT, BASH_ENV=str(held), THEWORLD_PREEMPTED=str(preempted)
+    )
+    assert (done.returncode, preempted.exists()) == (0, True), done.stderr
+
+
 def test_a_job_that_fails_is_not_requeued_and_none_of_it_stays(slurm):
     """Rank 1 fails while the others would run on."""
     failing = '#!/usr/bin/env bash\nif [ "$SLURM_PROCID" = 1 ]; then exit 3; fi\nexec sleep 20\n'

@@ -6,11 +6,16 @@
 set -uo pipefail
 
 : "${THEWORLD_PREEMPTED:?found it unset, expected to be started by slurm.sbatch}"
+child= early=
+hand_on() {
+    if [ -n "$child" ]; then kill -"$1" "$child"; else early=$1; fi
+}
+# Without these the shell would die of the signal that announces the end, and its process with it.
+trap 'hand_on USR1' USR1
+trap 'hand_on TERM' TERM
 theworld "$@" &
 child=$!
-# Without these the shell would die of the signal that announces the end, and its process with it.
-trap 'kill -USR1 "$child"' USR1
-trap 'kill -TERM "$child"' TERM
+[ -z "$early" ] || kill -"$early" "$child"
 while true; do
     wait "$child"
     code=$?

@@ -9,8 +9,8 @@ checkpoint holds only what some stage trains; everything else comes from the bas
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -23,9 +23,10 @@ from torchmetrics import MeanMetric
 from theworld.evaluation.report import Prediction
 from theworld.models.attention.backends import AttentionBackend, check_backend
 from theworld.models.live_rows import with_live_rows
-from theworld.models.low_bit import check_low_bit_base, quantise_language
+from theworld.models.low_bit import check_low_bit_base
 from theworld.models.theworld import TheWorld, TheWorldOutput
 from theworld.training import optimizers
+from theworld.training.base_loading import load_base
 from theworld.training.checkpoint_contents import check_checkpoint, trained_weights
 from theworld.training.host_numbers import is_logged, log_numbers
 from theworld.training.optimizer_rules import OptimizerGroup, optimizer_param_groups, set_trainable
@@ -140,22 +141,20 @@ class TheWorldModule(LightningModule):
         precision = str(self.trainer.precision)
         optimizers.check_precision(self.optimizer_choice, dtype=self.load_dtype, precision=precision, fitting=fitting)
         if self.model is None:
-            # On a card that a low-bit base is for, the whole base would not fit: it is loaded and rounded beside it.
-            with torch.device("cpu") if self.low_bit_base else nullcontext():
-                self.model = TheWorld.from_pretrained(
-                    self.base,
-                    cosmos_model=self.cosmos_model,
-                    enable_world=self.enable_world,
-                    dtype=self.load_dtype,
-                    world_projection_mode=self.world_projection_mode,
-                    projection_architecture=self.projection_architecture,
-                    world_image_size=self.world_image_size,
-                    num_world_steps=self.num_world_steps,
-                    max_world_steps=self.max_world_steps,
-                    bidirectional_world=self.bidirectional_world,
-                ).train()
-                if self.low_bit_base:
-                    quantise_language(self.model)
+            load = partial(
+                TheWorld.from_pretrained,
+                self.base,
+                cosmos_model=self.cosmos_model,
+                enable_world=self.enable_world,
+                dtype=self.load_dtype,
+                world_projection_mode=self.world_projection_mode,
+                projection_architecture=self.projection_architecture,
+                world_image_size=self.world_image_size,
+                num_world_steps=self.num_world_steps,
+                max_world_steps=self.max_world_steps,
+                bidirectional_world=self.bidirectional_world,
+            )
+            self.model = load_base(self.trainer.strategy, load, low_bit=self.low_bit_base).train()
             self.model.attention_backend = self.attention_backend
             check_placeholders(self.world.config, getattr(self.trainer.datamodule, "processor", None))
         if fitting:

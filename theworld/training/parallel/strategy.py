@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 
+from theworld.models.theworld import TheWorld
 from theworld.training.checkpoints.together import load_together, save_together
 from theworld.training.module import TheWorldModule
+from theworld.training.parallel.hand_out import HandOut
 from theworld.training.parallel.loading import divided_like, load_rows
 from theworld.training.parallel.sharding import divide_again, is_sharded, keep_gathered, settle_types, shard_model
 
@@ -24,7 +26,7 @@ class FullySharded(ModelParallelStrategy):
 
     Choose it with `trainer.strategy.class_path: theworld.training.parallel.strategy.FullySharded`. What no stage trains
     is whole on every device, because gathering gigabytes that never change in every step costs more than it saves;
-    where that does not fit, `shard_frozen` divides it as well.
+    where that does not fit, `shard_frozen` divides it as well. The first process alone reads the base.
 
     Args:
         shard_frozen: Divide also what no stage trains.
@@ -44,12 +46,22 @@ class FullySharded(ModelParallelStrategy):
         super().__init__(process_group_backend=process_group_backend, timeout=timeout)
         self.shard_frozen = shard_frozen
         self.reshard_after_forward = reshard_after_forward
+        self._hand_out: HandOut | None = None
 
     def setup_environment(self) -> None:
         """One dimension over all devices, which Lightning would take for the nodes."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
         super().setup_environment()
+
+    def load_model(self, load: Callable[[], TheWorld]) -> TheWorld:
+        """On one process the loaded model; on several a skeleton, which `setup` divides and fills."""
+        assert isinstance(self.lightning_module, TheWorldModule)
+        _check(self.lightning_module)
+        if self.world_size == 1:
+            return load()
+        self._hand_out = HandOut.read(load)
+        return self._hand_out.skeleton
 
     def setup(self, trainer: Trainer) -> None:
         """Divide the model, which `configure_model` has made, before the optimizer is."""
@@ -59,6 +71,9 @@ class FullySharded(ModelParallelStrategy):
         fitting = trainer.state.fn == TrainerFn.FITTING
         if fitting and not is_sharded(module.world):
             self._shard(module)
+        if self._hand_out is not None:
+            self._hand_out.fill(self.root_device)
+            self._hand_out = None  # and with it the base on the first process
         super().setup(trainer)
         if is_sharded(module.world):
             settle_types(module.world)

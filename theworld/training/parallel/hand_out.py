@@ -59,7 +59,7 @@ class HandOut:
                 with torch.device("cpu"):
                     base = load()
                 sent = [_describe(base)]
-        except Exception as error:
+        except BaseException as error:
             sent = [{"error": f"{type(error).__name__}: {error}"}]
             raise
         finally:  # also after an error, for which the others would wait until the collective times out

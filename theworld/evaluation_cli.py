@@ -11,9 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser
-from rich import print as rich_print
 
-from theworld.evaluation.report import Report, read_predictions
+from theworld.evaluation.scoring import score
 
 
 def evaluation_command(args: Sequence[str]) -> None:
@@ -27,19 +26,6 @@ def evaluation_command(args: Sequence[str]) -> None:
         command(**arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"theworld {name}: {error}")
-
-
-def score(predictions: str, *, output: str) -> None:
-    """Score the answers in a JSONL file: print the table, write `scores.jsonl` and `summary.json`.
-
-    Args:
-        predictions: Rows with `id`, `question`, `ground_truth`, `prediction`, `qa_type` and `qa_category`.
-        output: Folder for the two files.
-    """
-    report = Report.from_predictions(read_predictions(predictions))
-    rich_print(report.table())
-    for path in report.write(output):
-        print(f"Wrote {path}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"score": score}

@@ -22,7 +22,7 @@ _POSITION = re.compile(
 _DIGIT = re.compile(r"\d(?<!<\d)")
 _PASSED = ("half", "quarter")
 _PAST = re.compile(r"\b(half|quarter)\s+(past|to)\s+(\d{1,2})\b")
-_ALONE = re.compile(rf"\W*(?:(?P<low>{_HOUR})\s*(?:-|to|or)\s*)?(?P<hour>{_HOUR})\W*")
+_ALONE = re.compile(rf"[^\w<]*(?:(?P<low>{_HOUR})\s*(?:-|to|or)\s*)?(?P<hour>{_HOUR})\W*")
 _DEFINES = re.compile(
     r"\s*(?:position\s+|direction\s+)?(?:is|being|=|as|represents?|means|corresponds?|points?)\b(?!\s+the\s+dir)"
 )

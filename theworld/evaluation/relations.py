@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from theworld.evaluation.axes import axis_of, is_relation, mentions
-from theworld.evaluation.sentences import REGION, Readings, contains_any, regions, without_alternatives
+from theworld.evaluation.sentences import REGION, Readings, contains_any, without_alternatives
 
 __all__ = ["SAME", "is_relation", "parse_choice", "parse_stance"]
 
@@ -30,7 +30,7 @@ _VERDICT = re.compile(
     rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?P<yes>{_YES}|{_SO}))\b(?=\W*$|\s*[,:;(<]|\s*-\s|\s+(?:it|the|that|this|they|i)\b)"
 )
 _AUXILIARY = re.compile(r"\W*(?:it|that|this|they|<\d+>)\s+(?:is|does|are|do|has)(?P<no>\s+not|n't)?\W*")
-_WEAK = re.compile(r"\W*(?:indeed|certainly|absolutely|definitely|of\s+course|sure(?:ly)?|right)\b")
+_WEAK = re.compile(r"\W*(?:indeed|certainly|absolutely|definitely|of\s+course|sure(?:ly)?|right)\b(?!\s+not\b)")
 IGNORANCE = re.compile(
     r"\b(?:unknown|unclear|uncertain|impossible|unable|undetermined|indeterminate|ambiguous|insufficient|unsure|inconclusive)\b"
     r"|\b(?:can\s?not|can't|can\s+t|don'?t|don\s+t|do\s+not|could\s?n.t|could\s+not)"
@@ -81,6 +81,7 @@ def parse_stance(found: Readings, *, relation: str, asked: Sequence[int]) -> str
         or _verdict(everything)
         or _stated(concluded, relation, asked)
         or _stated(everything, relation, asked)
+        or ("yes" if any(_WEAK.match(sentence) and _claims(sentence) for sentence in everything) else None)
     )
 
 
@@ -120,7 +121,8 @@ def _verdict(sentences: list[str]) -> str | None:
     first = None
     for sentence in sentences:
         found = _verdict_in(sentence)
-        if found is None or not _claims(sentence):
+        # "Yes, I cannot see why not" says yes; "No, I cannot tell" says nothing.
+        if found is None or not (found == ("yes", False) or _claims(sentence)):
             continue
         stance, is_bare = found
         first = first or stance
@@ -130,12 +132,13 @@ def _verdict(sentences: list[str]) -> str | None:
 
 
 def _verdict_in(sentence: str) -> tuple[str, bool] | None:
-    """The stance of a sentence or of a phrase of it, and whether the sentence says nothing else."""
-    match = _VERDICT.match(sentence) or _AUXILIARY.fullmatch(sentence)
+    """The stance of a sentence or of a phrase of it, and whether the sentence says nothing else.
+
+    "Sure", "indeed" and their like may only open what is said next; they are read last, by `parse_stance`.
+    """
+    match = None if _WEAK.match(sentence) else _VERDICT.match(sentence) or _AUXILIARY.fullmatch(sentence)
     if match:
-        is_bare = match.end() >= len(sentence.rstrip(" -\"')"))
-        if is_bare or not _WEAK.match(sentence):
-            return "no" if match["no"] else "yes", is_bare
+        return "no" if match["no"] else "yes", match.end() >= len(sentence.rstrip(" -\"')"))
     if "," in sentence or ":" in sentence:
         for phrase in _PHRASE.split(sentence)[1:]:
             match = _VERDICT.match(phrase) or _AUXILIARY.fullmatch(phrase)
@@ -155,8 +158,6 @@ def _stated(sentences: list[str], relation: str, asked: Sequence[int]) -> str | 
             return "yes" if holds == (subject == asked[0]) else "no"
         if _EQUAL.search(sentence) and _claims(sentence):
             return "no"
-        if _WEAK.match(sentence) and _claims(sentence) and not regions(sentence):
-            return "yes"
     return None
 
 

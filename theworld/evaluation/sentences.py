@@ -149,10 +149,11 @@ def _without_latex(text: str) -> str:
 
 def _own_turn(text: str) -> str:
     """What the model said in its first turn; a chat decoded without special tokens keeps the names of the roles."""
-    start, end = 0, len(text)
-    if ("model" in text or "assistant" in text or "gpt" in text) and (model := _MODEL_TURN.search(text)):
-        start = model.end()
-    if ("user" in text or "human" in text) and (user := _USER_TURN.search(text, start)):
-        end = user.start()
-    own = text[start:end]
-    return own if own.strip() else text
+    model = user = None
+    if "model" in text or "assistant" in text or "gpt" in text:
+        model = _MODEL_TURN.search(text)
+    start = model.end() if model else 0
+    if "user" in text or "human" in text:
+        user = _USER_TURN.search(text, start)
+    own = text[start : user.start() if user else None]
+    return own if own.strip() or model is None else text[: model.start()]

@@ -178,7 +178,7 @@ class Judge:
         """The verdict, or None after as many failures as are allowed."""
         for attempt in range(self._attempts):
             if attempt:
-                await asyncio.sleep(0.2 * 2**attempt)
+                await asyncio.sleep(0.1 * 2**attempt)
             try:
                 async with session.post(self.url, json=self._request(prediction)) as response:
                     body = await response.json() if response.status == 200 else None

@@ -82,7 +82,8 @@ class SpatialAccuracy(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The rates and mean errors; an empty dictionary before the first answer."""
-        outcomes, totals = self.outcomes.double(), self.outcomes.sum(dim=1).double()  # (C, O), (C)
+        outcomes = self.outcomes.cpu().double()  # (C, O); not every device computes in 64 bits
+        totals = outcomes.sum(dim=1)  # (C)
         correct, read = outcomes[:, OUTCOMES.index("correct")], outcomes[:, :2].sum(dim=1)  # (C), (C)
         members = {"": list(self._categories)} | {
             "/qualitative": [name for name in self._categories if name.endswith(("_predicate", "_choice"))],
@@ -92,12 +93,12 @@ class SpatialAccuracy(Metric):
         rates = {f"accuracy{name}": self._ratio(correct, totals, names) for name, names in members.items()}
         rates["unread"] = self._ratio(totals - read, totals, members[""])
         lengths = [name for name in self._categories if name.endswith("_data")]
-        sums, counts = self.errors.double() * _ERROR_UNIT, self.num_errors.double()
+        sums, counts = self.errors.cpu().double() * _ERROR_UNIT, self.num_errors.cpu().double()
         rates["relative_error"] = self._ratio(sums, counts, lengths)
         rates["degrees"] = self._ratio(DEGREES_AN_HOUR * sums, counts, ["direction"])
         return {name: rate for name, rate in rates.items() if rate is not None}
 
     def _ratio(self, parts: Tensor, wholes: Tensor, names: Sequence[str]) -> Tensor | None:
-        rows = torch.tensor([self._categories[name] for name in names], device=parts.device)
+        rows = torch.tensor([self._categories[name] for name in names])
         whole = wholes[rows].sum()
         return parts[rows].sum() / whole if whole else None

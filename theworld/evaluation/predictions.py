@@ -10,7 +10,7 @@ counts as a picture of its own. `model` lets one file hold the answers of severa
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from theworld.types import Question
@@ -27,11 +27,13 @@ class Prediction:
         question: What was asked.
         text: What the model answered.
         model: Which model, where a file holds several.
+        where: File and line it was read from, for messages.
     """
 
     question: Question
     text: str
     model: str = ""
+    where: str = field(default="", compare=False)
 
     def row(self) -> dict[str, str]:
         """The row of a predictions file."""
@@ -99,7 +101,7 @@ def _prediction(line: str, where: str) -> Prediction:
         qa_type=row["qa_type"],
         qa_category=row["qa_category"],
     )
-    return Prediction(question, row["prediction"], model if isinstance(model, str) else "")
+    return Prediction(question, row["prediction"], model if isinstance(model, str) else "", where)
 
 
 def _difference(first: Prediction, second: Prediction) -> str:

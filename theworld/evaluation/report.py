@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from theworld.evaluation.answers import SCORER_VERSION, Score, parse_truth, score_against
+from theworld.evaluation.answers import SCORER_VERSION, Score, Value, parse_truth, score_against
 from theworld.evaluation.asked import asked
 from theworld.evaluation.baselines import BestConstant, best_constants
 from theworld.evaluation.compat import Compat, official
@@ -80,7 +80,7 @@ class Report:
             raise ValueError("found no predictions; expected at least one; check that the test set is not empty")
         _check_ids(predictions)
         questions = [prediction.question for prediction in predictions]
-        truths = [parse_truth(question) for question in questions]
+        truths = [_truth(prediction) for prediction in predictions]
         scores = [score_against(p.question, truth, p.text) for p, truth in zip(predictions, truths, strict=True)]
         scores = official(questions, scores, compat)
         constants = best_constants(questions, truths)
@@ -226,6 +226,13 @@ def _line(row: Mapping[str, Json]) -> str:
     return json.dumps(row, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
 
 
+def _truth(prediction: Prediction) -> Value:
+    try:
+        return parse_truth(prediction.question)
+    except ValueError as error:
+        raise ValueError(f"{prediction.where}: {error}" if prediction.where else str(error)) from error
+
+
 def _check_ids(predictions: Sequence[Prediction]) -> None:
     seen: set[str] = set()
     for prediction in predictions:
@@ -238,7 +245,7 @@ def _check_ids(predictions: Sequence[Prediction]) -> None:
 
 
 def _blind(
-    predictions: Sequence[Prediction], truths: Sequence[object], blind: Sequence[Prediction], compat: Compat
+    predictions: Sequence[Prediction], truths: Sequence[Value], blind: Sequence[Prediction], compat: Compat
 ) -> list[bool | None]:
     """Whether the blind answer to each question is right."""
     by_id = {prediction.question.id: prediction for prediction in blind}
@@ -252,5 +259,5 @@ def _blind(
                 "answer the same benchmark without its image"
             )
         found.append(other)
-    scores = [score_against(p.question, parse_truth(p.question), p.text) for p in found]
+    scores = [score_against(p.question, truth, p.text) for p, truth in zip(found, truths, strict=True)]
     return [score.correct for score in official([p.question for p in found], scores, compat)]

@@ -41,6 +41,7 @@ from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
 from theworld.training.callbacks.throughput import Throughput
+from theworld.training.callbacks.validation_answers import ValidationAnswers
 from theworld.training.callbacks.watchdog import Watchdog
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
@@ -63,6 +64,7 @@ CALLBACKS = {
     "learning_rate_sweep": LearningRateSweep,
     "throughput": Throughput,
     "stage_validation": StageValidation,
+    "validation_answers": ValidationAnswers,
     "stage_export": StageExport,
     "preemption": Preemption,
     "answer_table": AnswerTable,

@@ -15,8 +15,7 @@ def stance_of(text: str, asked: tuple[str, str]) -> str | None:
 
 
 def choice_of(text: str, relation: str, question: str) -> int | str | None:
-    cleaned = clean(text)
-    return parse_choice(readings(cleaned), relation=relation, offered=regions(clean(question)), text=cleaned)
+    return parse_choice(readings(clean(text)), relation=relation, offered=regions(clean(question)))
 
 
 TALL = ("tall_predicate", "Is Region [3] taller than Region [7]?")

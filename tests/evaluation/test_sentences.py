@@ -50,7 +50,7 @@ def test_readings_believe_the_declared_answer_first_then_the_conclusion() -> Non
     assert found.declared == (["c", "d, so e"], ["a", "therefore b", "the answer: c", "d, so e"])
     assert found.concluded == [" b", " e"]
     assert found.everything == ["the answer is a", "therefore b", "the answer: c", "d, so e"]
-    assert readings("") == ((), [], [])
+    assert readings("") == ((), [], [], "")
     assert readings(clean("It is \\boxed{\\text{No}}.")).declared == (["no"],)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from theworld.evaluation.asked import Asked, asked, region_name
 from theworld.evaluation.hours import hours_apart, parse_hour
@@ -69,8 +70,8 @@ def score_against(question: Question, truth: Value, prediction: str) -> Score:
     answer = _read(of, text)
     if answer is None:
         return Score(unread(text, of.kind), _plain(truth), None, None)
-    outcome: Outcome = "correct" if _agrees(of, answer, truth) else "incorrect"
-    return Score(outcome, _plain(truth), _plain(answer), _error(of, answer, truth))
+    right, error = _compare(of, answer, truth)
+    return Score("correct" if right else "incorrect", _plain(truth), _plain(answer), error)
 
 
 def parse_truth(question: Question) -> Value:
@@ -79,7 +80,7 @@ def parse_truth(question: Question) -> Value:
     Raises:
         ValueError: It cannot be read: a broken row must not pass for a wrong answer.
     """
-    truth = parse_answer(question, question.answer)
+    truth = _read_truth(asked(question), question.answer)
     if truth is None:
         raise ValueError(
             f"row {question.id!r} ({question.qa_category}): the ground truth {question.answer!r} does not parse as the "
@@ -95,7 +96,7 @@ def parse_answer(question: Question, text: str) -> Value | None:
 
 def is_correct(question: Question, answer: Value, truth: Value) -> bool:
     """Whether a canonical answer is right for a canonical truth."""
-    return _agrees(asked(question), answer, truth)
+    return _compare(asked(question), answer, truth)[0]
 
 
 def offered_regions(question: Question) -> list[str]:
@@ -116,7 +117,7 @@ def _read(of: Asked, text: str) -> Value | None:
     if of.kind == "yes_no":
         return parse_stance(readings(text), relation=of.relation, asked=of.regions)
     if of.kind == "choice":
-        chosen = parse_choice(readings(text), relation=of.relation, offered=of.regions, text=text)
+        chosen = parse_choice(readings(text), relation=of.relation, offered=of.regions)
         return region_name(chosen) if isinstance(chosen, int) else chosen
     found = readings(text, consequents=True)
     if of.kind == "distance":
@@ -124,20 +125,22 @@ def _read(of: Asked, text: str) -> Value | None:
     return parse_hour(found, asked=of.regions)
 
 
-def _agrees(of: Asked, answer: Value, truth: Value) -> bool:
-    if isinstance(answer, Fraction) and isinstance(truth, Fraction):
-        return hours_apart(answer, truth) <= 1 if of.kind == "direction" else within_quarter(answer, truth)
-    return answer == truth
+@lru_cache(maxsize=1 << 14)
+def _read_truth(of: Asked, text: str) -> Value | None:
+    """A benchmark's ground truths are read once, for however many models and arms; answers are never kept."""
+    return _read(of, clean(text))
 
 
-def _error(of: Asked, answer: Value, truth: Value) -> float | None:
-    if not (isinstance(answer, Fraction) and isinstance(truth, Fraction)):
-        return None
+def _compare(of: Asked, answer: Value, truth: Value) -> tuple[bool, float | None]:
+    """Whether the answer is right, and its error."""
+    if isinstance(answer, str) or isinstance(truth, str):
+        return answer == truth, None
     if of.kind == "direction":
-        return float(hours_apart(answer, truth))
+        apart = hours_apart(answer, truth)
+        return apart <= 1, float(apart)
     share, whole = shares(answer, truth)
-    return abs(share - whole) / whole if whole else None
+    return within_quarter(answer, truth), abs(share - whole) / whole if whole else None
 
 
 def _plain(value: Value) -> str | float:
-    return float(value) if isinstance(value, Fraction) else value
+    return value if isinstance(value, str) else value.numerator / value.denominator

@@ -100,7 +100,14 @@ class Axis:
         self._plain = _either(words.positive, words.negative)
         self._with_noun = _either(f"{words.positive}|{_MORE}", f"{words.negative}|{_LESS}")
         self._adjectives = [_adjectives(adjectives) for adjectives in words.adjectives if adjectives]
-        self._any_adjective = re.compile(rf"\b(?:as|so|less|more)\s+(?:{'|'.join(filter(None, words.adjectives))})\b")
+        adjectives = "|".join(filter(None, words.adjectives))
+        self._any_adjective = re.compile(rf"\b(?:as|so|less|more)\s+(?:{adjectives})\b")
+        either = "|".join(filter(None, (words.positive, words.negative, _MORE, _LESS, adjectives)))
+        self._touches = re.compile(rf"\b(?:{either})\b")
+
+    def touches(self, sentence: str) -> bool:
+        """Whether any word of the axis occurs; without one, the sentence says nothing of it."""
+        return self._touches.search(sentence) is not None
 
     def names(self, sentence: str) -> bool:
         """Whether the sentence names the axis itself, which lends "more" and "less" a meaning."""

@@ -118,15 +118,15 @@ def parse_length(found: Readings, *, category: str, asked: Iterable[int]) -> Fra
     return _unit_first(found)
 
 
+def shares(prediction: Fraction, truth: Fraction) -> tuple[int, int]:
+    """Two whole numbers in the ratio of the two lengths, which compare and divide faster than fractions do."""
+    return prediction.numerator * truth.denominator, truth.numerator * prediction.denominator
+
+
 def within_quarter(prediction: Fraction, truth: Fraction) -> bool:
     """0.75 · truth ≤ prediction ≤ 1.25 · truth, both ends included (the official rule)."""
     share, whole = shares(prediction, truth)
     return 3 * whole <= 4 * share <= 5 * whole
-
-
-def shares(prediction: Fraction, truth: Fraction) -> tuple[int, int]:
-    """Two whole numbers in the ratio of the two lengths, which compare and divide faster than fractions do."""
-    return prediction.numerator * truth.denominator, truth.numerator * prediction.denominator
 
 
 def _unit_first(found: Readings) -> Fraction | None:

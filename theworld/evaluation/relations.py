@@ -30,6 +30,10 @@ _VERDICT = re.compile(
     rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?P<yes>{_YES}|{_SO}))\b(?=\W*$|\s*[,:;(<]|\s*-\s|\s+(?:it|the|that|this|they|i)\b)"
 )
 _AUXILIARY = re.compile(r"\W*(?:it|that|this|they|<\d+>)\s+(?:is|does|are|do|has)(?P<no>\s+not|n't)?\W*")
+_ANY_VERDICT = re.compile(
+    rf"\b(?:{_NO}|{_YES})\b|\b(?:seems|appears|looks|think|believe|guess|suppose)\s+so\b"
+    r"|\b(?:is|does|are|do|has)(?:\s+not|n't)?\W*(?:[\n.,!:]|$)"
+)
 _WEAK = re.compile(r"\W*(?:indeed|certainly|absolutely|definitely|of\s+course|sure(?:ly)?|right)\b(?!\s+not\b)")
 IGNORANCE = re.compile(
     r"\b(?:unknown|unclear|uncertain|impossible|unable|undetermined|indeterminate|ambiguous|insufficient|unsure|inconclusive)\b"
@@ -76,16 +80,18 @@ def parse_stance(found: Readings, *, relation: str, asked: Sequence[int]) -> str
         if stance := _verdict(reading) or _stated(reading, relation, asked):
             return stance
     concluded, everything = found.concluded, found.everything
+    verdict = None
+    if _ANY_VERDICT.search(found.text):
+        verdict = _verdict(concluded) or _verdict(everything)
     return (
-        _verdict(concluded)
-        or _verdict(everything)
+        verdict
         or _stated(concluded, relation, asked)
         or _stated(everything, relation, asked)
         or ("yes" if any(_WEAK.match(sentence) and _claims(sentence) for sentence in everything) else None)
     )
 
 
-def parse_choice(found: Readings, *, relation: str, offered: Sequence[int], text: str) -> int | str | None:
+def parse_choice(found: Readings, *, relation: str, offered: Sequence[int]) -> int | str | None:
     """The number of the region that the answer names, if the question offers it; None where it names none.
 
     `SAME` where it says that both or neither are it.
@@ -94,16 +100,17 @@ def parse_choice(found: Readings, *, relation: str, offered: Sequence[int], text
         found: The answer's readings.
         relation: One of the twelve, e.g. `tall`.
         offered: Regions of the question.
-        text: The cleaned answer, for the options that it may list.
     """
-    by_order = len(offered) == len(_BY_ORDER) and not REGION.search(text)
-    options = dict(_OPTION.findall(text)) if ")" in text or "." in text or ":" in text else {}
+    if len(found.everything) == 1 and (alone := _ALONE.fullmatch(found.everything[0])):
+        return int(alone[1]) if int(alone[1]) in offered else None
+    by_order = len(offered) == len(_BY_ORDER) and not REGION.search(found.text)
+    options = dict(_OPTION.findall(found.text)) if found.declared else {}
     for reading in (*found.declared, found.concluded, found.everything):
-        if options and reading and (letter := _LETTER.fullmatch(reading[0])) and letter[1] in options:
+        if not reading:
+            continue
+        if options and (letter := _LETTER.fullmatch(reading[0])) and letter[1] in options:
             return int(options[letter[1]])
-        sentences = [sentence for sentence in reading if _claims(sentence)]
-        if by_order:
-            sentences = [_named_by_order(sentence, offered) for sentence in sentences]
+        sentences = [_named_by_order(sentence, offered) for sentence in reading] if by_order else reading
         chosen = _chosen([without_alternatives(sentence) for sentence in sentences], relation, offered)
         if chosen is not None:
             return chosen if chosen == SAME or chosen in offered else None
@@ -164,10 +171,11 @@ def _stated(sentences: list[str], relation: str, asked: Sequence[int]) -> str | 
 def _chosen(sentences: list[str], relation: str, offered: Sequence[int]) -> int | str | None:
     for sentence in sentences:
         found = _statement(sentence, relation, None)
-        if found is not None and found[0] in offered:
+        if found is not None and found[0] in offered and _claims(sentence):
             subject, holds = found
             others = [region for region in offered if region != subject]
             return subject if holds else (others[0] if len(others) == 1 else None)
+    sentences = [sentence for sentence in sentences if _claims(sentence)]
     alone = {match[1] for sentence in sentences if (match := _ALONE.fullmatch(sentence))}
     if len(alone) == 1:
         return int(alone.pop())
@@ -183,6 +191,8 @@ def _chosen(sentences: list[str], relation: str, offered: Sequence[int]) -> int 
 def _statement(sentence: str, relation: str, default_subject: int | None) -> tuple[int, bool] | None:
     """Which region the sentence is about and whether it says that `relation` holds for it, against the other region."""
     axis = axis_of(relation)
+    if not axis.touches(sentence):
+        return None
     named = axis.names(sentence)
     clauses = _CLAUSE.split(sentence) if contains_any(sentence, _CLAUSE_MARKS) else [sentence]
     for clause in clauses:

@@ -52,11 +52,13 @@ class Readings(NamedTuple):
         declared: What follows each "the answer is", the last one first.
         concluded: What follows "therefore", "so" and their like.
         everything: All statements.
+        text: The cleaned answer that they are of.
     """
 
     declared: tuple[list[str], ...]
     concluded: list[str]
     everything: list[str]
+    text: str
 
 
 def clean(text: str) -> str:
@@ -73,12 +75,13 @@ def clean(text: str) -> str:
     for mark in "*`#_":
         if mark in text:
             text = text.replace(mark, "")
-    text = _REGION_NAME.sub(_region, text)
+    if "region" in text:
+        text = _REGION_NAME.sub(_region, text)
     if "[" in text:
         text = _BRACKETED.sub(_region, text)
     if "\n" in text or ":" in text:
         text = _own_turn(text)
-    return _ABBREVIATION.sub("", text)
+    return _ABBREVIATION.sub("", text) if ". " in text else text
 
 
 def statements(text: str, *, consequents: bool = False) -> list[str]:
@@ -90,11 +93,12 @@ def statements(text: str, *, consequents: bool = False) -> list[str]:
     """
     found = []
     conditional = "if" in text or "suppose" in text or "assuming" in text or "unless" in text
-    parts = _END.split(text)  # body, mark, body, mark, …, body
-    parts.append("\n")
-    for body, mark in zip(parts[::2], parts[1::2], strict=True):
+    parts = iter(_END.split(text))  # body, mark, body, mark, …, body
+    for body in parts:
+        if next(parts, "") == "?":
+            continue
         body = body.strip(" \t-")
-        if not body or mark == "?":
+        if not body:
             continue
         if conditional and _CONDITION.match(body):
             _, comma, body = body.partition(",")
@@ -114,7 +118,7 @@ def readings(text: str, *, consequents: bool = False) -> Readings:
     concluded: list[str] = []
     if contains_any(text, _CONCLUDING_WORDS):
         concluded = [sentence[match.end() :] for sentence in everything if (match := _CONCLUSION.search(sentence))]
-    return Readings(declared, concluded, everything)
+    return Readings(declared, concluded, everything, text)
 
 
 def contains_any(text: str, words: tuple[str, ...]) -> bool:
@@ -127,7 +131,7 @@ def contains_any(text: str, words: tuple[str, ...]) -> bool:
 
 def without_alternatives(sentence: str) -> str:
     """The sentence without an echo such as `<0> or <1>`, which mentions regions and names none."""
-    return _ALTERNATIVES.sub(" ", sentence)
+    return _ALTERNATIVES.sub(" ", sentence) if " or " in sentence or " and " in sentence else sentence
 
 
 def regions(text: str) -> list[int]:

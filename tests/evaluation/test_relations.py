@@ -93,6 +93,8 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (ABOVE, "Region [0] does not appear above Region [1].", "no"),
         (SMALL, "Region [2] takes less space than Region [5].", "yes"),
         (SMALL, "Region [2] has a greater size.", "no"),
+        (SMALL, "Region [2] has a lesser width, but a greater size.", "no"),
+        (TALL, "Region [3] has a greater width and Region [7] a greater height.", "no"),
     ],
 )
 def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
@@ -108,6 +110,7 @@ def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
         "No, I cannot tell.",
         "Yes and no.",
         "Maybe.",
+        "Region [3] has a greater width than Region [7].",
         "It is impossible to determine whether Region [3] is taller.",
         "If Region [3] were taller, yes.",
         "* Yes\n* No",

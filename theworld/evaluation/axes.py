@@ -97,8 +97,11 @@ class Axis:
         ends, words = next((ends, words) for ends, words in _AXES.items() if relation in ends)
         self.is_positive = relation == ends[0]
         self._noun = re.compile(rf"\b(?:{words.noun})\b") if words.noun else None
-        self._plain = _either(words.positive, words.negative)
-        self._with_noun = _either(f"{words.positive}|{_MORE}", f"{words.negative}|{_LESS}")
+        # "A lesser width" says nothing of size, nor "a greater size" of height.
+        others = "|".join(other.noun for other in _AXES.values() if other.noun and other is not words)
+        unless = rf"(?!\s+(?:in\s+)?(?:{others})\b)"
+        self._plain = _either(words.positive, words.negative, unless)
+        self._with_noun = _either(f"{words.positive}|{_MORE}", f"{words.negative}|{_LESS}", unless)
         self._adjectives = [_adjectives(adjectives) for adjectives in words.adjectives if adjectives]
         adjectives = "|".join(filter(None, words.adjectives))
         self._any_adjective = re.compile(rf"\b(?:as|so|less|more)\s+(?:{adjectives})\b")
@@ -157,8 +160,8 @@ def _is_standard(text: str, start: int) -> bool:
     return _STANDARD.search(text, max(0, start - 48), start) is not None
 
 
-def _either(positive: str, negative: str) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:(?P<negative>{negative})|(?P<positive>{positive}))\b")
+def _either(positive: str, negative: str, unless: str) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:(?P<negative>{negative})|(?P<positive>{positive}))\b{unless}")
 
 
 def _adjectives(words: str) -> _Adjectives:

@@ -9,7 +9,7 @@ or very varied set.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +22,7 @@ from theworld.evaluation.answers import (
     parse_truth,
     question_kind,
 )
+from theworld.evaluation.asked import asked
 from theworld.evaluation.sentences import REGION, clean
 from theworld.types import Question
 
@@ -126,7 +127,12 @@ def _best(group: list[tuple[Question, Value]]) -> Value:
         candidates = ["yes", "no"]
     else:
         candidates = list(_MENTIONED)
-    return max(candidates, key=lambda candidate: sum(_hits(candidate, q, truth) for q, truth in group))
+    alike = Counter((truth, asked(question).regions) for question, truth in group)
+    one_of = {(truth, asked(question).regions): question for question, truth in group}
+    return max(
+        candidates,
+        key=lambda candidate: sum(n for key, n in alike.items() if _hits(candidate, one_of[key], key[0])),
+    )
 
 
 def _hits(constant: Value, question: Question, truth: Value) -> bool:

@@ -30,10 +30,6 @@ _VERDICT = re.compile(
     rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?P<yes>{_YES}|{_SO}))\b(?=\W*$|\s*[,:;(<]|\s*-\s|\s+(?:it|the|that|this|they|i)\b)"
 )
 _AUXILIARY = re.compile(r"\W*(?:it|that|this|they|<\d+>)\s+(?:is|does|are|do|has)(?P<no>\s+not|n't)?\W*")
-_ANY_VERDICT = re.compile(
-    rf"\b(?:{_NO}|{_YES})\b|\b(?:seems|appears|looks|think|believe|guess|suppose)\s+so\b"
-    r"|\b(?:is|does|are|do|has)(?:\s+not|n't)?\W*(?:[\n.,!:]|$)"
-)
 _WEAK = re.compile(r"\W*(?:indeed|certainly|absolutely|definitely|of\s+course|sure(?:ly)?|right)\b(?!\s+not\b)")
 IGNORANCE = re.compile(
     r"\b(?:unknown|unclear|uncertain|impossible|unable|undetermined|indeterminate|ambiguous|insufficient|unsure|inconclusive)\b"
@@ -49,6 +45,7 @@ _EQUAL = re.compile(
     r"|\b(?:(?:both|are|about|roughly)\s+(?:\w+\s+)?the|are\s+of\s+the)\s+same\b|\b(?:similar|comparable)\s+(?:in\s+)?(?:height|width|size)s?\b"
     r"|\bneither\s+(?:of\s+\w+\s+|one\s+|region\s+)?(?:is|stands|appears)\b|\bas\s+(?:tall|wide|big|large|high|thin|small|short|far|close)\s+as\b"
 )
+_EQUAL_WORDS = ("same", "equal", "identical", "similar", "comparable", "neither", "as ")
 _NEITHER = re.compile(r"\W*(?:neither|both|none)\b")
 _PHRASE = re.compile(r"[,:]")
 _CLAUSE = re.compile(r",|;|:|\b(?:while|whereas|but|because|since|although|though)\b|\band\b(?=\s*(?:<|it\b))")
@@ -80,11 +77,9 @@ def parse_stance(found: Readings, *, relation: str, asked: Sequence[int]) -> str
         if stance := _verdict(reading) or _stated(reading, relation, asked):
             return stance
     concluded, everything = found.concluded, found.everything
-    verdict = None
-    if _ANY_VERDICT.search(found.text):
-        verdict = _verdict(concluded) or _verdict(everything)
     return (
-        verdict
+        _verdict(concluded)
+        or _verdict(everything)
         or _stated(concluded, relation, asked)
         or _stated(everything, relation, asked)
         or ("yes" if any(_WEAK.match(sentence) and _claims(sentence) for sentence in everything) else None)
@@ -163,7 +158,7 @@ def _stated(sentences: list[str], relation: str, asked: Sequence[int]) -> str | 
         if found is not None and found[0] in asked and _claims(sentence):
             subject, holds = found
             return "yes" if holds == (subject == asked[0]) else "no"
-        if _EQUAL.search(sentence) and _claims(sentence):
+        if _says_equal(sentence) and _claims(sentence):
             return "no"
     return None
 
@@ -179,13 +174,17 @@ def _chosen(sentences: list[str], relation: str, offered: Sequence[int]) -> int 
     alone = {match[1] for sentence in sentences if (match := _ALONE.fullmatch(sentence))}
     if len(alone) == 1:
         return int(alone.pop())
-    if any(_EQUAL.search(sentence) or _NEITHER.match(sentence) for sentence in sentences):
+    if any(_says_equal(sentence) or _NEITHER.match(sentence) for sentence in sentences):
         return SAME
     mentioned = {int(region[1]) for sentence in sentences for region in mentions(sentence)}
     if len(mentioned) == 1:
         return mentioned.pop()
     number = _NUMBER.fullmatch(" ".join(sentences))
     return int(number[1]) if number else None
+
+
+def _says_equal(sentence: str) -> bool:
+    return contains_any(sentence, _EQUAL_WORDS) and _EQUAL.search(sentence) is not None
 
 
 def _statement(sentence: str, relation: str, default_subject: int | None) -> tuple[int, bool] | None:

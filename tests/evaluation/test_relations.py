@@ -93,7 +93,7 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (ABOVE, "Region [0] does not appear above Region [1].", "no"),
         (SMALL, "Region [2] takes less space than Region [5].", "yes"),
         (SMALL, "Region [2] has a greater size.", "no"),
-        (SMALL, "Region [2] has a lesser width, but a greater size.", "no"),
+        (SMALL, "Region [2] has a lesser width, but it has a greater size.", "no"),
         (TALL, "Region [3] has a greater width and Region [7] a greater height.", "no"),
     ],
 )

@@ -9,14 +9,17 @@ from theworld.evaluation.report import Report
 from theworld.training.callbacks.validation_answers import ValidationAnswers
 
 
-def test_the_accuracy_of_the_first_test_questions_is_logged(make_module, make_data, make_trainer):
+def test_the_accuracy_of_the_first_test_questions_is_logged(make_module, make_data, make_trainer, monkeypatch):
     module, data = make_module(), make_data(test_batch_size=2)
     trainer = make_trainer(ValidationAnswers(batches=2), limit_val_batches=1.0)
+    asked, answer = [], module.answer
+    monkeypatch.setattr(module, "answer", lambda batch: asked.extend(batch.questions) or answer(batch))
     trainer.validate(module, datamodule=data, verbose=False)
+    assert [question.id for question in asked] == ["test-0", "test-1", "test-2", "test-3"]
     answers: list[Prediction] = []
     for number, batch in enumerate(data.test_dataloader()):
         if number < 2:
-            answers += module.answer(batch)
+            answers += answer(batch)
     report = Report.from_predictions(answers)
     logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
     assert logged["val/accuracy"] == pytest.approx(report.row("overall").accuracy)

@@ -18,9 +18,9 @@ _METRIC = re.compile(r"(?:distance|horizontal_distance|vertical_distance|width|h
 _QUESTIONS = 1 << 14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
-    """What a question asks for.
+    """What a question asks for; one object a wording and category, so that it is its own key where truths are kept.
 
     Attributes:
         kind: What its answer is.

@@ -96,7 +96,8 @@ class Axis:
     def __init__(self, relation: str) -> None:
         ends, words = next((ends, words) for ends, words in _AXES.items() if relation in ends)
         self.is_positive = relation == ends[0]
-        self._noun = re.compile(rf"\b(?:{words.noun})\b") if words.noun else None
+        self._nouns = tuple(noun.removesuffix("s?") for noun in words.noun.split("|")) if words.noun else ()
+        self._noun = re.compile(rf"\b(?:{words.noun})\b")
         # "A lesser width" says nothing of size, nor "a greater size" of height.
         others = "|".join(other.noun for other in _AXES.values() if other.noun and other is not words)
         unless = rf"(?!\s+(?:in\s+)?(?:{others})\b)"
@@ -114,7 +115,7 @@ class Axis:
 
     def names(self, sentence: str) -> bool:
         """Whether the sentence names the axis itself, which lends "more" and "less" a meaning."""
-        return self._noun is not None and self._noun.search(sentence) is not None
+        return contains_any(sentence, self._nouns) and self._noun.search(sentence) is not None
 
     def end_of(self, clause: str, *, named: bool) -> tuple[re.Match[str], bool] | None:
         """The words of the axis in the clause, and whether they say that the relation holds for their subject."""

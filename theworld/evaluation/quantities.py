@@ -105,7 +105,7 @@ def parse_length(found: Readings, *, category: str, asked: Iterable[int]) -> Fra
     """
     dimension, wanted = _ASKED_DIMENSION.get(category, ""), set(asked)
     for reading in (*found.declared, found.concluded, found.everything):
-        stated = []
+        stated: list[tuple[str, list[_Length]]] = []
         for sentence in reading:
             has_unit, spelled = spell_out(sentence, UNIT, _UNIT_WORDS)
             if _DIGIT.search(spelled) and (has_unit or _GLUED.search(spelled)):

@@ -49,7 +49,9 @@ _EQUAL_WORDS = ("same", "equal", "identical", "similar", "comparable", "neither"
 _NEITHER = re.compile(r"\W*(?:neither|both|none)\b")
 _PHRASE = re.compile(r"[,:]")
 _CLAUSE = re.compile(r",|;|:|\b(?:while|whereas|but|because|since|although|though)\b|\band\b(?=\s*(?:<|it\b))")
-_CLAUSE_MARKS = (",", ";", ":", "and", "while", "whereas", "but", "because", "since", "though")
+_CLAUSE_WORDS = (" and <", " and it", "while", "whereas", "but", "because", "since", "though")
+_CLAUSE_MARKS = (",", ";", ":")
+_AT_MARKS = re.compile(r"[,;:]")
 _BY_ORDER = (re.compile(r"\bthe\s+(?:first|former)\b"), re.compile(r"\bthe\s+(?:second|latter)\b"))
 _INVERTED = re.compile(r"\b(?:is|are|stands|sits|lies|appears|comes|would\s+be)\s+(?:the\s+)?<(\d+)>")
 _PRONOUN = re.compile(r"\b(?:it|this|that\s+one|the\s+(?:first|former)(?:\s+(?:one|region))?)\b(?!\s+appears\s+that)")
@@ -183,6 +185,12 @@ def _chosen(sentences: list[str], relation: str, offered: Sequence[int]) -> int 
     return int(number[1]) if number else None
 
 
+def _clauses(sentence: str) -> list[str]:
+    if contains_any(sentence, _CLAUSE_WORDS):
+        return _CLAUSE.split(sentence)
+    return _AT_MARKS.split(sentence) if contains_any(sentence, _CLAUSE_MARKS) else [sentence]
+
+
 def _says_equal(sentence: str) -> bool:
     return contains_any(sentence, _EQUAL_WORDS) and _EQUAL.search(sentence) is not None
 
@@ -193,8 +201,7 @@ def _statement(sentence: str, relation: str, default_subject: int | None) -> tup
     if not axis.touches(sentence):
         return None
     named = axis.names(sentence)
-    clauses = _CLAUSE.split(sentence) if contains_any(sentence, _CLAUSE_MARKS) else [sentence]
-    for clause in clauses:
+    for clause in _clauses(sentence):
         found = axis.end_of(clause, named=named)
         if found is None:
             continue

@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
+from theworld.evaluation_cli import COMMANDS, evaluation_command
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
@@ -40,6 +41,7 @@ from theworld.training.callbacks.stage_progress import StageProgressBar
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.callbacks.stage_validation import StageValidation
 from theworld.training.callbacks.throughput import Throughput
+from theworld.training.callbacks.validation_answers import ValidationAnswers
 from theworld.training.callbacks.watchdog import Watchdog
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
@@ -62,6 +64,7 @@ CALLBACKS = {
     "learning_rate_sweep": LearningRateSweep,
     "throughput": Throughput,
     "stage_validation": StageValidation,
+    "validation_answers": ValidationAnswers,
     "stage_export": StageExport,
     "preemption": Preemption,
     "answer_table": AnswerTable,
@@ -199,6 +202,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["data"]:
         data_tool(words[1:])
         return
+    if words[:1] and words[0] in COMMANDS:
+        evaluation_command(words)
+        return
     settings = {
         "trainer_defaults": {"max_epochs": -1, "num_sanity_val_steps": 0, "log_every_n_steps": 10},
         "seed_everything_default": 0,
@@ -207,7 +213,7 @@ def main(args: Sequence[str] | None = None) -> None:
     }
     if words[:1] == ["replay"]:
         replay_step(words[1:], **settings)
-    description = f"Train and test TheWorld. Tools: theworld replay, theworld data {', '.join(TOOLS)}."
+    description = f"Train and test TheWorld. Tools: theworld {', '.join(COMMANDS)}, replay, data {', '.join(TOOLS)}."
     settings["parser_kwargs"] = {"prog": "theworld", "description": description}
     TheWorldCLI(TheWorldModule, OSDDataModule, **settings, args=None if args is None else words)
 

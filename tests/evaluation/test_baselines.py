@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theworld.evaluation.answers import score_answer
-from theworld.evaluation.baselines import BestConstant, best_constant, chance, constant_outcomes, template
+from theworld.evaluation.baselines import BestConstant, best_constants, chance, template
 from theworld.types import Question
 
 if TYPE_CHECKING:
@@ -38,26 +38,26 @@ def test_constants_of_every_kind(ask: Ask) -> None:
         *(ask("width_data", "How wide is Region [0]?", f"{width} m") for width in (1, 2, 3, 9)),
     ]
     # 12 and 2 are both within one hour of 1. 2 m and 3 m are both hit by 2.25 m to 2.5 m.
-    assert best_constant(questions) == {
+    assert best_constants(questions).by_template == {
         template(questions[0]): BestConstant("no", 3, 2),
         template(questions[3]): BestConstant("second-mentioned", 3, 2),
         template(questions[6]): BestConstant(1.0, 4, 2),
         template(questions[10]): BestConstant(2.375, 4, 2),
     }
-    assert constant_outcomes(questions) == [
+    assert list(best_constants(questions).right) == [
         *(True, True, False),
         *(True, True, False),
         *(True, True, False, False),
         *(False, True, True, False),
     ]
-    assert best_constant(questions)[template(questions[0])].accuracy == 2 / 3
-    assert best_constant([]) == {}
+    assert best_constants(questions).by_template[template(questions[0])].accuracy == 2 / 3
+    assert best_constants([]).by_template == {}
 
 
 def test_a_single_common_value_at_touching_ends_is_found(ask: Ask) -> None:
     # 1.25 · 3 ft = 0.75 · 5 ft = 3.75 ft: one point, which floating point would miss.
     questions = [ask("height_data", "How tall is Region [0]?", f"{feet} feet") for feet in (3, 5)]
-    assert list(best_constant(questions).values()) == [BestConstant(3.75 * 0.3048, 2, 2)]
+    assert list(best_constants(questions).by_template.values()) == [BestConstant(3.75 * 0.3048, 2, 2)]
 
 
 def _widths(millimetres: list[int]) -> list[Question]:
@@ -79,15 +79,15 @@ def _widths(millimetres: list[int]) -> list[Question]:
 def test_best_length_matches_brute_force(widths: list[int]) -> None:
     candidates = [Fraction(width * quarter, 4) for width in widths for quarter in (3, 5)]
     most = max(sum(3 * width <= 4 * c <= 5 * width for width in widths) for c in candidates)
-    (constant,) = best_constant(_widths(widths)).values()
-    assert constant.correct == most == sum(constant_outcomes(_widths(widths)))
+    (constant,) = best_constants(_widths(widths)).by_template.values()
+    assert constant.correct == most == sum(best_constants(_widths(widths)).right)
 
 
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 10**4), min_size=1, max_size=8))
 def test_the_constant_scores_what_it_says(widths: list[int]) -> None:
     questions = _widths(widths)
-    (constant,) = best_constant(questions).values()
+    (constant,) = best_constants(questions).by_template.values()
     scores = [score_answer(question, f"{constant.answer:.12f} m").correct for question in questions]
     # The printed decimal can miss a value at the very end of an interval, never gain one.
     assert sum(scores) <= constant.correct
@@ -103,4 +103,4 @@ def test_chance(ask: Ask) -> None:
 
 def test_an_unreadable_truth_is_refused(ask: Ask) -> None:
     with pytest.raises(ValueError, match="row 'row-1' .* does not parse"):
-        best_constant([ask("direction", "Where is Region [1]?", "Over there.")])
+        best_constants([ask("direction", "Where is Region [1]?", "Over there.")])

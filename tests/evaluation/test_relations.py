@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from theworld.evaluation.relations import is_relation, parse_choice, parse_stance
+from theworld.evaluation.axes import is_relation
+from theworld.evaluation.relations import SAME, parse_choice, parse_stance
+from theworld.evaluation.sentences import clean, readings, regions
+
+
+def stance_of(text: str, asked: tuple[str, str]) -> str | None:
+    relation = asked[0].removesuffix("_predicate")
+    return parse_stance(readings(clean(text)), relation=relation, asked=regions(clean(asked[1])))
+
+
+def choice_of(text: str, relation: str, question: str) -> int | str | None:
+    return parse_choice(readings(clean(text)), relation=relation, offered=regions(clean(question)))
+
 
 TALL = ("tall_predicate", "Is Region [3] taller than Region [7]?")
 RIGHT = ("right_predicate", "Is Region [0] to the right of Region [1]?")
@@ -29,6 +41,24 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (TALL, "Looking at the picture, **yes**, it seems to tower over it.", "yes"),
         (TALL, "After some thought, the answer is no, Region [3] is not.", "no"),
         (TALL, "* Yes\n* No\n\n**Answer:** No", "no"),
+        (TALL, "Nope", "no"),
+        (TALL, "Affirmative", "yes"),
+        (TALL, "Y", "yes"),
+        (TALL, "I don't think so.", "no"),
+        (TALL, "It seems so.", "yes"),
+        (TALL, "Probably not.", "no"),
+        (TALL, "I'd have to say no.", "no"),
+        (TALL, "My answer would be yes.", "yes"),
+        (TALL, "Yes, and I cannot see why one would doubt it.", "yes"),
+        (TALL, "<think>No? Yes.</think>No.", "no"),
+        (TALL, "assistant: no\nuser: yes", "no"),
+        # "Sure" and "indeed" may only open what follows.
+        (TALL, "Sure! Region [7] is taller.", "no"),
+        (TALL, "Indeed, Region [3] is not taller.", "no"),
+        (TALL, "Of course it is. It is taller.", "yes"),
+        (TALL, "Of course, it is not.", "no"),
+        (TALL, "Certainly!", "yes"),
+        (TALL, "No doubt Region [3] is taller.", "yes"),
         # The verdict outranks the explanation.
         (SMALL, "**Yes**\n\nTherefore, Region [2] is larger.", "yes"),
         # A statement of the relation, of its opposite, and of the other region.
@@ -42,6 +72,17 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (TALL, "Region [3] is not as tall as Region [7].", "no"),
         (TALL, "Region [3] and Region [7] have the same height.", "no"),
         (TALL, "It is taller.", "yes"),
+        (TALL, "They are equally tall.", "no"),
+        (TALL, "Neither is taller.", "no"),
+        (TALL, "Region [3] is as tall as Region [7].", "no"),
+        (TALL, "Region [3] is less tall than Region [7].", "no"),
+        (TALL, "Region [3] is twice as tall as Region [7].", "yes"),
+        (TALL, "Region [3] is half as tall as Region [7].", "no"),
+        (TALL, "Region [3] is not only taller but wider.", "yes"),
+        (TALL, "It is not the case that Region [3] is taller.", "no"),
+        (BEHIND, "Region [0] is hidden by Region [1].", "yes"),
+        (BEHIND, "Region [0] stands in the background.", "yes"),
+        (ABOVE, "Region [0] is at the top, Region [1] at the bottom.", "yes"),
         (RIGHT, "To the left of Region [1] is Region [0].", "no"),
         (RIGHT, "Region [1] is to the left of Region [0].", "yes"),
         (RIGHT, "Region [1] is on the right, while Region [0] is on the left.", "no"),
@@ -52,10 +93,12 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (ABOVE, "Region [0] does not appear above Region [1].", "no"),
         (SMALL, "Region [2] takes less space than Region [5].", "yes"),
         (SMALL, "Region [2] has a greater size.", "no"),
+        (SMALL, "Region [2] has a lesser width, but it has a greater size.", "no"),
+        (TALL, "Region [3] has a greater width and Region [7] a greater height.", "no"),
     ],
 )
 def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
-    assert parse_stance(text, category=asked[0], question=asked[1]) == stance
+    assert stance_of(text, asked) == stance
 
 
 @pytest.mark.parametrize(
@@ -64,6 +107,10 @@ def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
         "",
         "Is Region [3] taller than Region [7]?",
         "I cannot tell which is taller.",
+        "No, I cannot tell.",
+        "Yes and no.",
+        "Maybe.",
+        "Region [3] has a greater width than Region [7].",
         "It is impossible to determine whether Region [3] is taller.",
         "If Region [3] were taller, yes.",
         "* Yes\n* No",
@@ -73,7 +120,7 @@ def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
     ],
 )
 def test_an_answer_that_takes_no_side_is_unparsed(text: str) -> None:
-    assert parse_stance(text, category=TALL[0], question=TALL[1]) is None
+    assert stance_of(text, TALL) is None
 
 
 @pytest.mark.parametrize(
@@ -96,20 +143,28 @@ def test_an_answer_that_takes_no_side_is_unparsed(text: str) -> None:
         ("Region [9]", None),
         ("Region [4] or Region [2]", None),
         ("* Region [4]\n* Region [2]", None),
-        ("Both are equally tall.", None),
+        ("Both are equally tall.", SAME),
+        ("Neither.", SAME),
+        ("They have the same height.", SAME),
+        ("A) Region [4]\nB) Region [2]\n\nAnswer: B", 2),
+        ("The first one.", 4),
+        ("Region [4] is not as tall as Region [2].", 2),
+        ("Region [2] (a lamp) is taller than Region [4] (a cup).", 2),
+        ("Of the two, [4].", 4),
+        ("The lamp.", None),
         ("I do not know.", None),
         ("", None),
     ],
 )
-def test_choice(text: str, region: int | None) -> None:
+def test_choice(text: str, region: int | str | None) -> None:
     asked = "Which of these two, Region [4] or Region [2], is the taller?"
-    assert parse_choice(text, category="tall_choice", question=asked) == region
+    assert choice_of(text, "tall", asked) == region
 
 
 def test_the_opposite_relation_names_the_other_region() -> None:
     asked = "Which is more to the left, Region [0] or Region [1]?"
-    assert parse_choice("Region [1] is more to the right.", category="left_choice", question=asked) == 0
-    assert parse_choice("Region [1] is more to the left.", category="left_choice", question=asked) == 1
+    assert choice_of("Region [1] is more to the right.", "left", asked) == 0
+    assert choice_of("Region [1] is more to the left.", "left", asked) == 1
 
 
 def test_the_twelve_relations() -> None:

@@ -19,6 +19,15 @@ from theworld.evaluation.sentences import clean, readings, regions, statements, 
         ("model\nNo.\nuser\nIs it?", "no."),
         ("a fashion model stands there", "a fashion model stands there"),
         ("5 ft. 6 in. tall", "5 ft 6 in. tall"),
+        ("approx. 2 m", "approx 2 m"),
+        ("Region (2), region #3, Region two, Region4", "<2>, <3>, <2>, <4>"),
+        ("<|im_start|>assistant\nNo.<|im_end|>", "no.\n"),
+        ("ASSISTANT: No. Human: is it?", " no. human: is it?"),
+        ("assistant: no.\nuser: is it?", " no."),
+        ("model\n", ""),
+        ("$2.5 \\text{ m}$", " 2.5   m "),
+        ("\\frac{1}{2} m", " 1/2 m"),
+        ("<think>2 m?\nNo.</think>3 m", "\n3 m"),
     ],
 )
 def test_clean(text: str, cleaned: str) -> None:
@@ -30,11 +39,19 @@ def test_statements_leave_out_questions_and_conditionals() -> None:
     assert statements(text) == ["it is 1.5 m", "so it is", "not wide"]
 
 
+def test_consequents_of_conditions_state_quantities() -> None:
+    text = "if you stand there, it is at 3. if not"
+    assert statements(text) == []
+    assert statements(text, consequents=True) == [" it is at 3"]
+
+
 def test_readings_believe_the_declared_answer_first_then_the_conclusion() -> None:
-    first, second, conclusion, everything = readings("the answer is a. therefore b. the answer: c. d")
-    assert (first, second[0], conclusion) == (["c", "d"], "a", ["therefore b"])
-    assert everything == ["the answer is a", "therefore b", "the answer: c", "d"]
-    assert readings("") == [[], []]
+    found = readings("the answer is a. therefore b. the answer: c. d, so e")
+    assert found.declared == (["c", "d, so e"], ["a", "therefore b", "the answer: c", "d, so e"])
+    assert found.concluded == [" b", " e"]
+    assert found.everything == ["the answer is a", "therefore b", "the answer: c", "d, so e"]
+    assert readings("") == ((), [], [], "")
+    assert readings(clean("It is \\boxed{\\text{No}}.")).declared == (["no"],)
 
 
 def test_regions_are_in_order_of_mention_and_an_echo_names_none() -> None:

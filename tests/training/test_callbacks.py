@@ -152,11 +152,16 @@ def test_answers_are_scored_printed_and_written(make_module, make_data, make_tra
     trainer = make_trainer(table)
     trainer.test(module, datamodule=data, verbose=False)
     printed = capsys.readouterr().out
-    assert "left_predicate" in printed
+    assert "left/right" in printed
     assert "best constant" in printed
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [f"test-{number}" for number in range(5)]
-    assert json.loads((tmp_path / "summary.json").read_text())["n"] == 5
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["n"] == 5
+    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 5
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert logged["test/accuracy"] == pytest.approx(summary["rows"]["overall"]["accuracy"])
+    assert "test/accuracy/left-right" in logged
 
     alone = make_data(test_batch_size=1)
     alone.setup("test")
@@ -176,8 +181,10 @@ def test_prediction_runs_write_the_same_answers_unscored(make_module, make_data,
     assert [(line["id"], line["prediction"]) for line in tested] == [
         (line["id"], line["prediction"]) for line in predicted
     ]
-    assert "outcome" in tested[0]  # control: the scored file is another one
+    assert tested == predicted
     assert "outcome" not in predicted[0]
+    scored = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert "outcome" in scored[0]  # control: the scored file is another one
 
 
 def test_the_progress_bar_shows_stage_and_step(make_module, make_data, make_trainer):

@@ -45,7 +45,7 @@ def test_fit_exports_tests_and_resumes(arguments, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Stages, at optimizer step 0 of 3" in printed
     assert "Stage language: validation loss" in printed
-    assert "left_predicate" in printed  # test_after_fit
+    assert "left/right" in printed  # test_after_fit
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["language", "projection", "vision"]
     log = tmp_path / "lightning_logs" / "version_0"
     answered = [json.loads(line) for line in (log / "predictions.jsonl").read_text().splitlines()]

@@ -9,7 +9,6 @@ checkpoint holds only what some stage trains; everything else comes from the bas
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Literal, cast
 
@@ -213,7 +212,7 @@ class TheWorldModule(LightningModule):
 
     def predict_step(self, prompts: PromptBatch, batch_idx: int) -> list[dict[str, str]]:
         """The same answers as plain dictionaries: Lightning copies what a prediction loop returns field by field."""
-        return [asdict(answer.question) | {"prediction": answer.text} for answer in self.answer(prompts)]
+        return [answer.row() for answer in self.answer(prompts)]
 
     def answer(self, prompts: PromptBatch) -> list[Prediction]:
         """Generate one answer a question, greedily, up to the end of the turn."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch.distributed
 from lightning.pytorch import Callback, Trainer
 
+from theworld.evaluation.metrics import SpatialAccuracy
 from theworld.evaluation.report import Prediction, Report
 from theworld.training.callbacks.rendering import rendered
 from theworld.training.module import TheWorldModule
@@ -14,10 +15,11 @@ from theworld.types import PromptBatch
 
 
 class AnswerTable(Callback):
-    """After a test run, prints `theworld.evaluation`'s table and writes two files.
+    """After a test run, prints `theworld.evaluation`'s table, logs its numbers and writes three files.
 
-    `predictions.jsonl` holds one answered question a line and `summary.json` the table's numbers; both go to the
-    logger's directory, or to `trainer.default_root_dir` without a logger.
+    `predictions.jsonl` holds one answered question a line, `scores.jsonl` what became of each, and `summary.json` the
+    table's numbers; they go to the logger's directory, or to `trainer.default_root_dir` without a logger. Logged, and
+    kept in `trainer.callback_metrics`, are `test/accuracy` and its parts, as `theworld.evaluation.metrics` names them.
 
     Attributes:
         report: The report of the last test run, on rank 0.
@@ -26,10 +28,12 @@ class AnswerTable(Callback):
     def __init__(self) -> None:
         self.report: Report | None = None
         self._predictions: list[Prediction] = []
+        self._accuracy = SpatialAccuracy()
 
     def on_test_start(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
         """Forget the answers of an earlier run."""
         self._predictions = []
+        self._accuracy = SpatialAccuracy().to(pl_module.device)
 
     def on_test_batch_end(
         self,
@@ -41,7 +45,13 @@ class AnswerTable(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the answers of a batch."""
-        self._predictions.extend(outputs["predictions"])
+        predictions = outputs["predictions"]
+        self._predictions.extend(predictions)
+        self._accuracy.update([p.question for p in predictions], [p.text for p in predictions])
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
+        """Log what all ranks found."""
+        self.log_dict({f"test/{name}": rate.float() for name, rate in self._accuracy.compute().items()}, sync_dist=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
         """Score, print and write on rank 0."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from jsonargparse import ArgumentParser
 from rich import print as rich_print
 
+from theworld.evaluation.audit.command import audit_model
 from theworld.evaluation.report import Report, read_predictions
 
 
@@ -42,5 +43,5 @@ def score(predictions: str, *, output: str) -> None:
         print(f"Wrote {path}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"score": score}
+COMMANDS: dict[str, Callable[..., None]] = {"audit": audit_model, "score": score}
 """Commands by name; `theworld.cli` sends them here."""

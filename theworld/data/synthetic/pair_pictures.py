@@ -67,8 +67,12 @@ class PairPictures:
         boxes = []
         sizes = [int(rng.integers(side * 22 // 64, side * 28 // 64)) for _ in range(2)]
         if self.word == "big":
-            sizes = [int(rng.integers(side * 24 // 64, side * 30 // 64)), int(rng.integers(side * 8 // 64, side * 14 // 64))]
-            if rng.random() < .5: sizes = sizes[::-1]
+            sizes = [
+                int(rng.integers(side * 24 // 64, side * 30 // 64)),
+                int(rng.integers(side * 8 // 64, side * 14 // 64)),
+            ]
+            if rng.random() < 0.5:
+                sizes = sizes[::-1]
         for k in range(2):
             s = sizes[k]
             x = int(rng.integers(k * side // 2 + 1, (k + 1) * side // 2 - s))
@@ -84,7 +88,8 @@ class PairPictures:
         order = (first, 1 - first)
         question, answer = f"Is {MASK} {RELATIONS[self.word].phrase} {MASK}?", "Yes." if yes else "No."
         return image, {
-            "id": id, "filename": id,
+            "id": id,
+            "filename": id,
             "conversations": [{"from": "human", "value": "<image>\n" + question}, {"from": "gpt", "value": answer}],
             "bbox": [list(boxes[i]) for i in order],
             "qa_info": {"type": "qualitative", "category": f"{self.word}_predicate"},

@@ -62,7 +62,7 @@ class OSDDataModule(LightningDataModule):
         test_batch_size: Most prompts of a test batch.
         skip_malformed: False stops at the first malformed row of a file without an index; True excludes such rows and
             counts them. (Where a row is not even closed, only `theworld data index` finds the next one.)
-        blank_image: For controls: the tower, `vision` or `world`, that sees plain grey (`TheWorldProcessor`).
+        blank_image: For controls: the tower, `vision` or `world`, that sees a plain colour (`TheWorldProcessor`).
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class TheWorldProcessor:
         start_of_world: Token that opens the world block.
         world_placeholder: Token that stands for one world token.
         end_of_world: Token that closes the world block.
-        blank_image: Which tower sees a plain grey picture in place of the image: `vision`, `world` or `none`. For
+        blank_image: Which tower sees a plain colour in place of the image: `vision`, `world` or `none`. For
             controls only: anything but `none` is warned of, and `save_pretrained` writes it down.
 
     Attributes:

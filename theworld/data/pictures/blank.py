@@ -1,8 +1,14 @@
-"""A picture that shows nothing, for controls in which one of the two towers must learn nothing from the image."""
+"""A picture that shows nothing, for controls in which one of the two towers must learn nothing from the image.
+
+It is a plain colour that comes from a checksum of the image. So it says nothing of what the image shows, and is yet
+another one for every image: exchanging it between samples is a real exchange, and the same input in all samples stays
+the sign of a fault that it is without controls.
+"""
 
 from __future__ import annotations
 
 import warnings
+import zlib
 from typing import Literal, get_args
 
 from PIL import Image
@@ -15,8 +21,9 @@ GREY = (128, 128, 128)
 
 
 def blank_picture(image: Image.Image) -> Image.Image:
-    """A plain grey picture of the same size."""
-    return Image.new("RGB", image.size, GREY)
+    """A plain picture of the same size, of a colour that only depends on the image's bytes."""
+    red, green, blue, _ = zlib.crc32(image.tobytes()).to_bytes(4, "big")
+    return Image.new("RGB", image.size, (red, green, blue))
 
 
 def check_blank(blank_image: str) -> None:
@@ -25,7 +32,7 @@ def check_blank(blank_image: str) -> None:
         raise ValueError(f"found blank_image={blank_image!r}, expected one of {get_args(BlankImage)}")
     if blank_image != "none":
         warnings.warn(
-            f"blank_image={blank_image!r}: every picture is plain grey for the {blank_image} tower. This is a control "
-            "of the audit; leave data.blank_image out for anything else",
+            f"blank_image={blank_image!r}: in place of every picture the {blank_image} tower sees a plain colour. This "
+            "is a control of the audit; leave data.blank_image out for anything else",
             stacklevel=3,
         )

@@ -5,7 +5,7 @@ Three things look alike in a table of accuracies and are not:
 - An arm changed its inputs and every logit of the first new token is, bit for bit, that of the real arm: the branch is
   disconnected. An error: the audit measured nothing.
 - An arm changed no input, because the world tokens (or the images) are the same in every sample, or 0. An error as
-  well, unless `blank_image` says that this is meant.
+  well. (The blank pictures of a control differ from one another, so that this stays a fault.)
 - Logits differ and every answer has the same text. No error: the model was given other tokens and answered the same.
   That is what not relying on them looks like, and the verdict says how sure the size of the set lets one be.
 """
@@ -52,7 +52,6 @@ def disconnections(
     *,
     loudness: Loudness,
     mass: AttentionMass,
-    blank_image: str,
 ) -> tuple[str, ...]:
     """An error each for the world branch and for the image, if arms gave what the real one gave; none if all is well.
 
@@ -61,7 +60,6 @@ def disconnections(
         groups: The audited set.
         loudness: Of its world tokens.
         mass: Attention of a few of its samples.
-        blank_image: Which tower saw blank pictures by intention.
     """
     by_arm = {result.arm: result for result in results}
     errors = []
@@ -73,7 +71,7 @@ def disconnections(
             f"{', '.join(disconnected)}: found the very logits of the real arm, bit for bit, for all "
             f"{by_arm['real'].n} questions, expected others: {cause}"
         )
-    elif unchanged and (blank_image != "world" or "zeroed" in unchanged):
+    elif unchanged:
         errors.append(
             f"{', '.join(unchanged)}: found the same inputs as in the real arm: {_why_same(groups, loudness)}"
         )
@@ -83,7 +81,7 @@ def disconnections(
             f"image_removed: found the very logits of the real arm, bit for bit, for all {image.n} questions, "
             "expected others: nothing after the image tokens attends to them, or the vision branch is not read"
         )
-    elif not image.inputs_changed and blank_image != "vision":
+    elif not image.inputs_changed:
         errors.append(
             "image_removed: found the same inputs as in the real arm: every picture is plain grey already; the images "
             "of the data set are blank or missing"
@@ -110,7 +108,7 @@ def _why_same(groups: Sequence[Group], loudness: Loudness) -> str:
     if len(frames) == 1:
         return (
             "the world encoder is given the same frame in every sample; the images are missing or blank in the data "
-            "set, or were never passed on (if this is a control, say so with blank_image)"
+            "set, or were never passed on"
         )
     latents = [row for group in groups for row in group.latents]
     if all(bool((row == latents[0]).all()) for row in latents):

@@ -53,7 +53,7 @@ def audit_model(
         level: Of significance, for the verdicts.
         region_style: How regions are drawn, as in training.
         max_seq_length: Longest row in tokens; longer ones are not asked.
-        blank_image: Of a control: the tower that sees plain grey, as the export was trained.
+        blank_image: Of a control: the tower that sees plain colours, as the export was trained.
         device: Where to compute; by default a GPU if there is one.
     """
     settings = Settings(batch_size=batch_size, max_new_tokens=max_new_tokens, probes=probes, seed=seed, level=level)

@@ -117,7 +117,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def judge(results: Sequence[ArmResult], *, level: float, blank_image: str) -> Verdict:
+def judge(results: Sequence[ArmResult], *, level: float) -> Verdict:
     """The verdict.
 
     Whether a model relies on its world tokens is decided by `shuffled` alone, the only arm that keeps everything of
@@ -127,13 +127,12 @@ def judge(results: Sequence[ArmResult], *, level: float, blank_image: str) -> Ve
     Args:
         results: Of all arms.
         level: Of significance.
-        blank_image: Which tower saw blank pictures by intention.
     """
     by_arm = {result.arm: result for result in results}
     world, image = (_is_worse(by_arm[arm], level) for arm in ("shuffled", "image_removed"))
     sentences = [
-        _sentence("world", by_arm[REAL], by_arm["shuffled"], world, blank_image == "world"),
-        _sentence("image", by_arm[REAL], by_arm["image_removed"], image, blank_image == "vision"),
+        _sentence("world", by_arm[REAL], by_arm["shuffled"], world),
+        _sentence("image", by_arm[REAL], by_arm["image_removed"], image),
     ]
     suffering = [arm for arm in WORLD_ARMS if arm != "shuffled" and _is_worse(by_arm[arm], level)]
     if suffering and not world:
@@ -148,11 +147,10 @@ def _is_worse(result: ArmResult, level: float) -> bool:
     return result.p_holm < level and result.only_real > result.only_arm
 
 
-def _sentence(what: str, real: ArmResult, arm: ArmResult, relies: bool, is_blank: bool) -> str:
+def _sentence(what: str, real: ArmResult, arm: ArmResult, relies: bool) -> str:
     start = f"{'Relies' if relies else 'Does not rely'} on {what}: "
     if not arm.inputs_changed:
-        why = "on purpose (blank_image), " if is_blank else ""
-        return f"{start}{why}every sample has the same {what} input, which can tell no picture from another."
+        return f"{start}every sample has the same {what} input, which can tell no picture from another."
     instead = "world tokens of another image" if what == "world" else "a blank image"
     numbers = (
         f"with {instead} {100 * arm.accuracy:.1f} % are right instead of {100 * real.accuracy:.1f} % "

@@ -80,7 +80,8 @@ def _mass(axes: Axes, findings: Findings) -> None:
 def _loudness(axes: Axes, findings: Findings) -> None:
     loud = findings.loudness
     values = {
-        "text": (loud.text, _FAINT),
+        "text of the prompts": (loud.text, _FAINT),
+        "whole vocabulary": (loud.vocabulary, _FAINT),
         "image": (loud.image, _IMAGE),
         "world": (loud.world, _WORLD),
         "world, differing between samples": (loud.world * loud.world_varying, _WORLD),

@@ -32,12 +32,15 @@ img { max-width: 100%; border: 1px solid #cdd2d8; box-sizing: border-box; backgr
 
 
 def table(findings: Findings) -> Table:
-    """For a terminal."""
+    """For a terminal of 80 columns: the arms, then errors or verdicts."""
     found = Table(title=f"Audit of {findings.model}", caption=_caption(findings), caption_justify="left")
-    for number, heading in enumerate(_COLUMNS):
-        found.add_column(heading, justify="left" if number == 0 else "right")
+    found.add_column("arm", no_wrap=True)
+    for heading in ("right, %", "95 % interval", "difference", "p (Holm)", "answers differ"):
+        found.add_column(heading, justify="right")
     for result in findings.results:
-        found.add_row(*_cells(result), style="bold" if result.arm == REAL else "")
+        arm, right, interval, difference, p_value, answers, _ = _cells(result)
+        short = difference.split(" ")[0]
+        found.add_row(arm, right, interval, short, p_value, answers, style="bold" if arm == REAL else "")
     return found
 
 
@@ -77,8 +80,8 @@ def _page(findings: Findings, picture: bytes) -> Iterator[str]:
 
 
 _READING = (
-    "Whether the model relies on its world tokens is decided by the arm “shuffled” alone. It gives the model real world "
-    "tokens, but of another image: only what they say of this picture is gone. A model that is merely used to having "
+    "Whether the model relies on its world tokens is decided by the arm “shuffled” alone. It gives the model real "
+    "world tokens, but of another image: only what they say of this picture is gone. A model that is merely used to having "
     "world tokens does worse in “zeroed”, “noise” or “blocked” and not in “shuffled”.",
     "Every arm is compared with “real” on the same questions: an exact McNemar test, corrected after Holm for the "
     "number of arms, and a bootstrap over images for the interval of the difference.",
@@ -127,7 +130,8 @@ def _facts(findings: Findings) -> str:
     images = len({question.image_id for question in findings.questions})
     return (
         f"{findings.n} questions about {images} images of {findings.data}; blank_image: {findings.blank_image}. "
-        f"World tokens have {loud.world / loud.text:.2f} of the text's RMS, {100 * loud.world_varying:.0f} % of it "
+        f"World tokens have {loud.world / loud.text:.2f} times the RMS of the prompts' text and "
+        f"{loud.world / loud.vocabulary:.2f} times that of the whole vocabulary; {100 * loud.world_varying:.0f} % of it "
         "differs between samples."
     )
 

@@ -64,20 +64,19 @@ def audit(model: TheWorld, samples: OSDSamples, settings: Settings, *, progress:
     batches = _teacher_forced(samples, settings.probes, model.device)
     mass, loud = attention_mass(model, batches), loudness(model, arms, groups)
     results = compare(questions, answers, logit_tolerance=replayed)
-    blank = samples.processor.blank_image
     return Findings(
         model=name,
         data=samples.store.name,
         questions=questions,
         answers=answers,
         results=results,
-        verdict=judge(results, level=settings.level, blank_image=blank),
-        errors=disconnections(results, groups, loudness=loud, mass=mass, blank_image=blank),
+        verdict=judge(results, level=settings.level),
+        errors=disconnections(results, groups, loudness=loud, mass=mass),
         mass=mass,
         loudness=loud,
         gradients=gradient_norms(model, batches),
         replay_difference=replayed,
-        blank_image=blank,
+        blank_image=samples.processor.blank_image,
         settings=settings,
     )
 

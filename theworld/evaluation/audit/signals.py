@@ -13,6 +13,7 @@ from torch import Tensor
 
 from theworld.evaluation.audit.arms import Arms, Group
 from theworld.models.image_features import image_tokens
+from theworld.models.loading import text_rms
 from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
 from theworld.types import PADDING_DOCUMENT, Batch, TokenType
@@ -27,6 +28,7 @@ class Loudness:
         world_before_scaling: Of the projector's last layer, before it is brought to the text's scale.
         image: Of the image tokens.
         text: Of the embeddings of the prompts' text.
+        vocabulary: Of the embeddings of the whole vocabulary, which world tokens are scaled to; rare words are louder.
         world_varying: Share of the world tokens that differs between samples: RMS of what is left when the mean over
             the set is taken off at each place, over their RMS; 0 where every sample has the same.
     """
@@ -35,6 +37,7 @@ class Loudness:
     world_before_scaling: float
     image: float
     text: float
+    vocabulary: float
     world_varying: float
 
 
@@ -63,7 +66,8 @@ def loudness(model: TheWorld, arms: Arms, groups: Sequence[Group]) -> Loudness:
     totals = {name: sum(n for _, n in parts) for name, parts in means.items()}
     found = {name: (sum(m * n for m, n in parts) / totals[name]) ** 0.5 for name, parts in means.items()}
     varying = found.pop("varying")
-    return Loudness(**found, world_varying=varying / found["world"] if found["world"] else 0.0)
+    vocabulary = text_rms(model.gemma)
+    return Loudness(**found, vocabulary=vocabulary, world_varying=varying / found["world"] if found["world"] else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

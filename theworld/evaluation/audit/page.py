@@ -81,8 +81,8 @@ def _page(findings: Findings, picture: bytes) -> Iterator[str]:
 
 _READING = (
     "Whether the model relies on its world tokens is decided by the arm “shuffled” alone. It gives the model real "
-    "world tokens, but of another image: only what they say of this picture is gone. A model that is merely used to having "
-    "world tokens does worse in “zeroed”, “noise” or “blocked” and not in “shuffled”.",
+    "world tokens, but of another image: only what they say of this picture is gone. A model that is merely used to "
+    "having world tokens does worse in “zeroed”, “noise” or “blocked” and not in “shuffled”.",
     "Every arm is compared with “real” on the same questions: an exact McNemar test, corrected after Holm for the "
     "number of arms, and a bootstrap over images for the interval of the difference.",
     "An arm whose logits are bit for bit those of “real” although its inputs are not is an error and no result: the "
@@ -131,8 +131,8 @@ def _facts(findings: Findings) -> str:
     return (
         f"{findings.n} questions about {images} images of {findings.data}; blank_image: {findings.blank_image}. "
         f"World tokens have {loud.world / loud.text:.2f} times the RMS of the prompts' text and "
-        f"{loud.world / loud.vocabulary:.2f} times that of the whole vocabulary; {100 * loud.world_varying:.0f} % of it "
-        "differs between samples."
+        f"{loud.world / loud.vocabulary:.2f} times that of the whole vocabulary; "
+        f"{100 * loud.world_varying:.0f} % of it differs between samples."
     )
 
 

@@ -1,6 +1,7 @@
-"""`theworld score …`: what is done with a model's answers, each command a typed function.
+"""`theworld score …`, `theworld audit …`: what is done with a model's answers, each command a typed function.
 
     theworld score predictions.jsonl --output scored
+    theworld audit export --rows test.json --images test --output audit
 
 A command's positional arguments and flags are its function's parameters; `theworld score --help` lists them.
 """
@@ -11,10 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser
-from rich import print as rich_print
 
 from theworld.evaluation.audit.command import audit_model
-from theworld.evaluation.report import Report, read_predictions
+from theworld.evaluation.scoring import score
 
 
 def evaluation_command(args: Sequence[str]) -> None:
@@ -28,19 +28,6 @@ def evaluation_command(args: Sequence[str]) -> None:
         command(**arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"theworld {name}: {error}")
-
-
-def score(predictions: str, *, output: str) -> None:
-    """Score the answers in a JSONL file: print the table, write `scores.jsonl` and `summary.json`.
-
-    Args:
-        predictions: Rows with `id`, `question`, `ground_truth`, `prediction`, `qa_type` and `qa_category`.
-        output: Folder for the two files.
-    """
-    report = Report.from_predictions(read_predictions(predictions))
-    rich_print(report.table())
-    for path in report.write(output):
-        print(f"Wrote {path}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"audit": audit_model, "score": score}

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from theworld.evaluation.answers import (
     Value,
@@ -48,39 +49,53 @@ class BestConstant:
         return self.correct / self.n
 
 
-def best_constant(questions: Sequence[Question]) -> dict[str, BestConstant]:
+@dataclass(frozen=True)
+class Constants:
+    """The best constants of a set, and what they score on it.
+
+    Attributes:
+        by_template: The constant of every template.
+        right: Whether the constant of its template answers each question right.
+    """
+
+    by_template: dict[str, BestConstant]
+    right: tuple[bool, ...]
+
+
+def best_constants(questions: Sequence[Question], truths: Sequence[Value] | None = None) -> Constants:
     """The best constant of every template, an oracle chosen on these very questions.
 
     Ties go to `yes`, to the first-mentioned region, to the earliest hour and to the shortest length. A length is the
     middle of the range of values that hit equally often.
 
+    Args:
+        questions: The questions.
+        truths: Their ground truths in canonical form, where they have been read already.
+
     Raises:
         ValueError: A category is unknown or a ground truth cannot be read.
     """
-    constants, right = _choose(questions)
-    counts: dict[str, list[bool]] = defaultdict(list)
-    for question, hit in zip(questions, right, strict=True):
-        counts[template(question)].append(hit)
-    return {
-        name: BestConstant(float(answer) if isinstance(answer, Fraction) else answer, len(hits), sum(hits))
-        for name, hits in counts.items()
-        for answer in [constants[name]]
+    if truths is None:
+        truths = [parse_truth(question) for question in questions]
+    names = [template(question) for question in questions]
+    groups: dict[str, list[tuple[Question, Value]]] = defaultdict(list)
+    for name, question, truth in zip(names, questions, truths, strict=True):
+        groups[name].append((question, truth))
+    answers = {name: _best(group) for name, group in groups.items()}
+    right = tuple(_hits(answers[name], q, truth) for name, q, truth in zip(names, questions, truths, strict=True))
+    hits: dict[str, int] = defaultdict(int)
+    for name, hit in zip(names, right, strict=True):
+        hits[name] += hit
+    by_template = {
+        name: BestConstant(float(answer) if isinstance(answer, Fraction) else answer, len(groups[name]), hits[name])
+        for name, answer in answers.items()
     }
-
-
-def constant_outcomes(questions: Sequence[Question]) -> list[bool]:
-    """Whether the best constant of its template answers each question right, for paired tests."""
-    return _choose(questions)[1]
+    return Constants(by_template, right)
 
 
 def template(question: Question) -> str:
     """Category and wording of a question, with regions numbered by order of mention."""
-    order: dict[str, int] = {}
-    wording = REGION.sub(
-        lambda match: f"region [{order.setdefault(match[1], len(order))}]",
-        clean(question.question),
-    )
-    return f"{question.qa_category}: {' '.join(wording.split())}"
+    return f"{question.qa_category}: {_numbered_wording(question.question)}"
 
 
 def chance(question: Question) -> float | None:
@@ -93,16 +108,11 @@ def chance(question: Question) -> float | None:
     return 0.5 if kind == "yes_no" else None
 
 
-def _choose(questions: Sequence[Question]) -> tuple[dict[str, Value], list[bool]]:
-    """The constant of every template, exact, and whether it answers each question right."""
-    truths = [parse_truth(question) for question in questions]
-    names = [template(question) for question in questions]
-    groups: dict[str, list[tuple[Question, Value]]] = defaultdict(list)
-    for name, question, truth in zip(names, questions, truths, strict=True):
-        groups[name].append((question, truth))
-    constants = {name: _best(group) for name, group in groups.items()}
-    right = [_hits(constants[name], q, truth) for name, q, truth in zip(names, questions, truths, strict=True)]
-    return constants, right
+@lru_cache(maxsize=1 << 14)
+def _numbered_wording(question: str) -> str:
+    order: dict[str, int] = {}
+    wording = REGION.sub(lambda match: f"region [{order.setdefault(match[1], len(order))}]", clean(question))
+    return " ".join(wording.split())
 
 
 def _best(group: list[tuple[Question, Value]]) -> Value:

@@ -1,4 +1,4 @@
-"""Lengths and clock hours in free text.
+"""Lengths in free text, and which of several answers the question.
 
 Lengths are exact fractions of a metre: 5 ft against 4 ft is 1.25 times, not 1.2500000000000002 times, so an inclusive
 bound includes its end.
@@ -7,188 +7,234 @@ bound includes its end.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from fractions import Fraction
+from typing import NamedTuple
 
-from theworld.evaluation.sentences import clean, readings, regions
+from theworld.evaluation.numbers import NUMBER, read_number, spell_out
+from theworld.evaluation.sentences import REGION, Readings
 
-_UNITS: tuple[tuple[str, Fraction], ...] = (
-    (r"kilomet(?:er|re)s?|kms?", Fraction(1000)),
-    (r"centimet(?:er|re)s?|cms?", Fraction(1, 100)),
-    (r"millimet(?:er|re)s?|mms?", Fraction(1, 1000)),
-    (r"met(?:er|re)s?|m", Fraction(1)),
-    (r"yards?|yds?", Fraction(9144, 10000)),
-    (r"feet|foot|ft|'(?![a-z])", Fraction(3048, 10000)),
-    (
-        # "in" is a unit only where a measure can end: "12 in tall", "12 in.", not "3 in the picture".
-        r"inch(?:es)?|\"|in(?=\s*(?:$|[.,;:)!?\n]|(?:tall|wide|high|long|deep|thick|apart|away|from|across|to|above"
-        r"|below|vertically|horizontally|in\s+(?:height|width|size))\b))",
-        Fraction(254, 10000),
-    ),
-)
-"""Spellings of a unit and its metres."""
-
-_SMALL_NUMBERS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS = {word: value for value, word in enumerate(_SMALL_NUMBERS)} | {
-    word: 10 * value for value, word in enumerate(_TENS, 2)
+_UNITS = {
+    10_000: ("m", "meter", "meters", "metre", "metres", "mtr", "mtrs"),
+    100: ("cm", "cms", "centimeter", "centimeters", "centimetre", "centimetres"),
+    10: ("mm", "mms", "millimeter", "millimeters", "millimetre", "millimetres"),
+    1_000: ("dm", "decimeter", "decimeters", "decimetre", "decimetres"),
+    10_000_000: ("km", "kms", "kilometer", "kilometers", "kilometre", "kilometres"),
+    254: ("in", "inch", "inches", '"', "''"),
+    3_048: ("ft", "fts", "foot", "feet", "'"),
+    9_144: ("yd", "yds", "yard", "yards"),
+    16_093_440: ("mi", "mile", "miles"),
 }
+"""Length in tenths of a millimetre (all of them are whole) → spellings of the unit."""
 
-_UNIT = "(?:" + "|".join(f"(?:{spelling})" for spelling, _ in _UNITS) + r")(?:(?<=['\"])|(?![a-z\d^/]))"
-_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)(?:e[+-]?\d+)?"
-_NUMBER = rf"(?<![\w.,/<])(?:(?:\d+[ -]+)?\d+/[1-9]\d*|{_DECIMAL})"
-_LENGTH = re.compile(
-    rf"(?:between\s+(?P<from>{_NUMBER})(?:\s*{_UNIT})?\s+and\s+"
-    rf"|(?P<low>{_NUMBER})(?:[\s-]*(?P<low_unit>{_UNIT}))?\s*(?:-|\bto\b|\bor\b)\s*)?"
-    rf"(?P<value>{_NUMBER})[\s-]*(?P<unit>{_UNIT})"
+_TENTHS_OF = {spelling: tenths for tenths, spellings in _UNITS.items() for spelling in spellings}
+_TENTHS_IN_A_METRE = 10_000
+_UNIT_WORDS = frozenset(_TENTHS_OF)
+_LONG_SPELLINGS = "|".join(word for word in sorted(_UNIT_WORDS, key=len, reverse=True) if word not in ("in", "'"))
+UNIT = (
+    # "in" is a unit only where a measure can end: "12 in tall", "12 in.", not "3 in the picture".
+    rf"(?:{_LONG_SPELLINGS}|'(?!['a-z])|in(?=\s*(?:$|[.,;:)!?\n\]x/-]|(?:tall|wide|high|long|deep|thick|apart|away|from"
+    r"|across|to|above|below|or|and|vertically|horizontally|in\s+(?:height|width|size))\b)))"
+    r"(?:(?<=['\"])|(?![a-z\d^/]))"
 )
-_NUMBER_WORD = re.compile(
-    rf"\b(?P<number>(?:{'|'.join(_WORDS)})(?:[\s-]+(?:{'|'.join(_WORDS)}))?)\b(?=[\s-]+(?:{_UNIT}|o'?\s?clock|to\b|or\b|and\b))"
-)
-_HALVES = (
-    (re.compile(r"\b(\d+)\s+and\s+(?:a|one)\s+half\b"), r"\1.5"),
-    (re.compile(rf"\b(\d+)\s+({_UNIT})\s+and\s+a\s+half\b"), r"\1.5 \2"),
-    (re.compile(rf"\b(?:half\s+an?|half|a\s+half)\s+(?={_UNIT})"), "0.5 "),
-    (re.compile(rf"\b(about|around|roughly|approximately|nearly|only|just)\s+an?\s+(?={_UNIT})"), r"\1 1 "),
-)
+"""Regular expression of a unit of length."""
+
+_DIGIT = re.compile(r"\d(?<!<\d)")
+_GLUED = re.compile(r"\d(?<!<\d)[\s-]*[(\[]?['\"cdfikmy]")
+_QUANTITY = re.compile(rf"(?P<number>{NUMBER})(?:[\s-]*[(\[]?(?P<unit>{UNIT})(?:\(s\))?)?")
+_UNIT_FIRST = re.compile(rf"\b(?:in|unit)\s+({UNIT})\W*(?:is|are)?\W*({NUMBER})(?!\s*(?:px|pixels?|%))\b")
+_RANGE = re.compile(r"\s*(?:-|~|\bto\b|\bup\s+to\b|\bor\b)\s*")
+_RANGE_AFTER_BETWEEN = re.compile(r"\s*(?:-|\band\b|\bto\b)\s*")
+_BETWEEN = re.compile(r"\bbetween\s+(?:\w+\s+)?$")
+_TOLERANCE = re.compile(r"\s*(?:\+\s*/?\s*-|plus\s+or\s+minus|plus/minus|give\s+or\s+take)\s*")
 _JOINT = re.compile(r"\s*(?:and|,|-)?\s*")
-_BOUND = re.compile(r"\bthan\s+(?:\w+\s+)?$")
-_DIMENSIONS = {
-    "height_data": re.compile(r"\b(?:heights?|tall|high|vertical(?:ly)?)\b"),
-    "width_data": re.compile(r"\b(?:widths?|wide|horizontal(?:ly)?|radius|breadth)\b"),
-}
-_HOUR = re.compile(
-    r"(?<![\d.:<])(?:(?P<low>\d{1,2})\s*(?:-|\bto\b|\bor\b|\band\b)\s*)?"
-    r"(?P<hour>\d{1,2})(?::(?P<minutes>[0-5]\d))?\s*-?o'?\s?clock\b|(?<![\d.:<])(?P<bare>\d{1,2}):(?P<late>[0-5]\d)(?!\d)"
+_TIMES = re.compile(r"\s*(?:x|by)\s*(?:about\s+)?")
+_OPERATOR_AFTER = re.compile(r"\s*(?:[+*/=]|x\b)")
+_OPERATOR_BEFORE = re.compile(r"(?:[+*/]|\bx)\s*$")
+_UNIT_OF_A_BARE_REST = {3_048: 254, 10_000: 100}
+"""The unit of a bare number that follows a whole number of units: 5'10, 1m 80."""
+_PAIR = re.compile(r"(\d)(m|ft)(?=\d{1,2}(?:\s?(?:cm|in\b|inch|\")|\W|$))")
+_ASIDE = re.compile(r"[,;]|\b(?:and|but|while|whereas)\b")
+_BOUND = re.compile(r"\b(?!(?:more|less|other|fewer)\b)\w+er\s+than\s+(?:\w+\s+)?$|\b(?:more|less)\s+\w+\s+than\s+$")
+_MODIFIER_AFTER = re.compile(
+    r"\s*(?:\([^)]*\d[^)]*\)\s*)?[(,]?\s*(?:in\s+(?:terms\s+of\s+|total\s+)?|of\s+)?(?:the\s+)?(?:its\s+)?([a-z]+)"
 )
+_DIMENSION_WORDS = {
+    "vertical": ("height", "heights", "tall", "taller", "high", "higher", "vertical", "vertically", "above", "below"),
+    "horizontal": ("width", "widths", "wide", "wider", "horizontal", "horizontally", "radius", "breadth", "broad")
+    + ("sideways", "lateral", "laterally"),
+    "direct": ("direct", "directly", "straight", "diagonal", "diagonally", "euclidean"),
+    "depth": ("depth", "deep", "thick", "thickness"),
+}
+_DIMENSION = {word: dimension for dimension, words in _DIMENSION_WORDS.items() for word in words}
+_ANY_DIMENSION = re.compile(rf"\b(?:{'|'.join(_DIMENSION)})\b")
+_ASKED_DIMENSION = {
+    "height_data": "vertical",
+    "vertical_distance_data": "vertical",
+    "width_data": "horizontal",
+    "horizontal_distance_data": "horizontal",
+    "distance_data": "direct",
+}
+_REFERENCE = re.compile(r"\b(?:typical(?:ly)?|standard|usual(?:ly)?|assum\w+|average|for\s+reference|scale)\b")
+PIXELS = re.compile(r"\d\s*-?(?:px|pixels?)\b|\bpixels?\b")
+"""A measure in pixels, which no length can be made of."""
 
 
-@dataclass(frozen=True)
-class _Length:
-    metres: Fraction
-    unit: Fraction
+class _Length(NamedTuple):
+    """A length in a sentence: tenths of a millimetre as a fraction, those of its unit, and where it stands."""
+
+    numerator: int
+    denominator: int
+    unit: int
     start: int
     end: int
 
 
-def parse_length(text: str, *, category: str = "", question: str = "") -> Fraction | None:
+def parse_length(found: Readings, *, category: str, asked: Iterable[int]) -> Fraction | None:
     """The length that an answer states, in metres; None where it states none.
 
-    A range counts as its middle, feet and inches as their sum, and a bound ("wider than 3 feet") is no measurement.
-    Of several lengths the declared answer comes first, then the conclusion, then the first one that is not about
-    another dimension or another region than the ones asked for.
+    A range counts as its middle, feet and inches as their sum, and a comparison ("wider than 3 feet") is no
+    measurement. Of several lengths the declared answer comes first, then the conclusion; among those, the one that is
+    said of the dimension and the regions asked for, and the first of equals. A length said of another dimension counts
+    only where there is no better one, as for the official judge, which converts whatever length it is given.
 
     Args:
-        text: The answer.
-        category: SpatialRGPT category, which says whether height or width is asked for.
-        question: What was asked, for the regions it names.
+        found: The answer's readings, with consequents.
+        category: SpatialRGPT category, which says whether height, width or a distance is asked for.
+        asked: Regions that the question names.
     """
-    asked = set(regions(clean(question)))
-    for reading in readings(clean(text)):
-        stated = [(sentence, lengths) for sentence in reading if (lengths := _lengths(_spell_out(sentence)))]
-        if stated:
-            _, lengths = min(stated, key=lambda found: _distance_from(found[0], category, asked))
-            return lengths[0].metres
-    return None
-
-
-def parse_hour(text: str) -> Fraction | None:
-    """The clock direction that an answer states, in (0, 12]; two neighbouring hours count as their middle."""
-    cleaned = clean(text)
-    alone = re.fullmatch(r"\W*(\d{1,2})\W*", cleaned)
-    if alone:
-        return _on_the_dial(Fraction(alone[1]))
-    for reading in readings(cleaned):
+    dimension, wanted = _ASKED_DIMENSION.get(category, ""), set(asked)
+    for reading in (*found.declared, found.concluded, found.everything):
+        stated = []
         for sentence in reading:
-            for match in _HOUR.finditer(_spell_out(sentence)):
-                hour = _on_the_dial(Fraction(match["hour"] or match["bare"]))
-                low = _on_the_dial(Fraction(match["low"])) if match["low"] else None
-                if hour is None or (match["low"] and low is None):
-                    continue
-                if low is not None:
-                    ahead = (hour - low) % 12
-                    return (low + ahead / 2) % 12 or Fraction(12)
-                minutes = Fraction(match["minutes"] or match["late"] or 0)
-                return (hour + minutes / 60) % 12 or Fraction(12)
-    return None
+            has_unit, spelled = spell_out(sentence, UNIT, _UNIT_WORDS)
+            if _DIGIT.search(spelled) and (has_unit or _GLUED.search(spelled)):
+                spelled = _PAIR.sub(r"\1\2 ", spelled)
+                if lengths := _lengths(spelled, dimension):
+                    stated.append((spelled, lengths))
+        if stated:
+            best = _best(stated, dimension, wanted)
+            return Fraction(best.numerator, best.denominator * _TENTHS_IN_A_METRE)
+    return _unit_first(found)
 
 
 def within_quarter(prediction: Fraction, truth: Fraction) -> bool:
     """0.75 · truth ≤ prediction ≤ 1.25 · truth, both ends included (the official rule)."""
-    return truth * 3 / 4 <= prediction <= truth * 5 / 4
+    share, whole = shares(prediction, truth)
+    return 3 * whole <= 4 * share <= 5 * whole
 
 
-def hours_apart(first: Fraction, second: Fraction) -> Fraction:
-    """Distance of two clock directions around the dial, 0 to 6 hours."""
-    difference = abs(first - second) % 12
-    return min(difference, 12 - difference)
+def shares(prediction: Fraction, truth: Fraction) -> tuple[int, int]:
+    """Two whole numbers in the ratio of the two lengths, which compare and divide faster than fractions do."""
+    return prediction.numerator * truth.denominator, truth.numerator * prediction.denominator
 
 
-def _on_the_dial(hour: Fraction) -> Fraction | None:
-    return hour if 0 < hour <= 12 else None
+def _unit_first(found: Readings) -> Fraction | None:
+    """A number after its unit: "distance in metres: 3.5"."""
+    for sentence in found.everything:
+        if match := _UNIT_FIRST.search(sentence):
+            numerator, denominator = read_number(match[2])
+            return Fraction(numerator * _TENTHS_OF[match[1]], denominator * _TENTHS_IN_A_METRE)
+    return None
 
 
-def _distance_from(sentence: str, category: str, asked: set[int]) -> int:
-    """0 for a sentence that may be about what was asked, more the surer it is about something else."""
-    own = _DIMENSIONS.get(category)
-    other = next((pattern for name, pattern in _DIMENSIONS.items() if name != category), None) if own else None
-    another_dimension = bool(own and other and other.search(sentence) and not own.search(sentence))
-    mentioned = set(regions(sentence))
-    another_region = bool(asked and mentioned and not mentioned & asked)
-    return 2 * another_dimension + another_region
+def _best(stated: list[tuple[str, list[_Length]]], dimension: str, wanted: set[int]) -> _Length:
+    """The first of the lengths that answer the question best."""
+    if len(stated) == 1 and len(stated[0][1]) == 1:
+        return stated[0][1][0]
+    penalties = [
+        (_penalty(sentence, lengths, position, dimension, wanted), length)
+        for sentence, lengths in stated
+        for position, length in enumerate(lengths)
+    ]
+    return min(penalties, key=lambda pair: pair[0])[1]
 
 
-def _spell_out(sentence: str) -> str:
-    """Number words and halves as digits, where a unit follows."""
-    sentence = _NUMBER_WORD.sub(
-        lambda match: str(sum(_WORDS[word] for word in re.split(r"[\s-]+", match["number"]))), sentence
-    )
-    for pattern, replacement in _HALVES:
-        sentence = pattern.sub(replacement, sentence)
-    return sentence
+def _penalty(sentence: str, lengths: list[_Length], position: int, dimension: str, wanted: set[int]) -> int:
+    """0 for a length that is said of what was asked, more the surer it is said of something else."""
+    length = lengths[position]
+    before = sentence[lengths[position - 1].end if position else 0 : length.start]
+    after = sentence[length.end : lengths[position + 1].start if position + 1 < len(lengths) else None]
+    after = _ASIDE.split(after, maxsplit=1)[0]
+    penalty = 0
+    said = _dimension_said(before, after)
+    if dimension and said != dimension:
+        penalty += 4 if said else 0
+    mentioned = {int(region) for region in REGION.findall(before + after)}
+    if wanted and not mentioned & wanted:
+        penalty += 2 if mentioned else 1
+    if _REFERENCE.search(before):
+        penalty += 2
+    if _OPERATOR_AFTER.match(after) or _OPERATOR_BEFORE.search(before):
+        penalty += 2
+    return penalty
 
 
-def _lengths(sentence: str) -> list[_Length]:
+def _dimension_said(before: str, after: str) -> str | None:
+    """The dimension that the words around a length name: right after it, else last before it, else later on."""
+    modifier = _MODIFIER_AFTER.match(after)
+    if modifier and modifier[1] in _DIMENSION:
+        return _DIMENSION[modifier[1]]
+    words = _ANY_DIMENSION.findall(before)[-1:] or _ANY_DIMENSION.findall(after)[:1]
+    return _DIMENSION[words[0]] if words else None
+
+
+def _lengths(sentence: str, dimension: str) -> list[_Length]:
+    """The lengths of a sentence in order, sums and ranges already made one."""
+    amounts = _amounts(sentence)
+    if not [amount for amount in amounts if amount.unit]:
+        return []
+    compares = "than" in sentence
+    if len(amounts) == 1 and not compares:
+        return amounts
     found: list[_Length] = []
-    for match in _LENGTH.finditer(sentence):
-        if _BOUND.search(sentence[: match.start()]):
-            continue
-        length = _read(match)
-        before = found[-1] if found else None
-        if before and _continues(before, length, sentence[before.end : length.start]):
-            found[-1] = _Length(before.metres + length.metres, length.unit, before.start, length.end)
-        else:
+    position = 0
+    while position < len(amounts):
+        first, following = amounts[position], amounts[position + 1 : position + 2]
+        joined = _join(sentence, first, following[0], dimension) if following else None
+        position += 2 if joined else 1
+        length = joined or first
+        if length.unit and not (compares and _BOUND.search(sentence, max(0, length.start - 40), length.start)):
             found.append(length)
     return found
 
 
-def _read(match: re.Match[str]) -> _Length:
-    unit = _metres(match["unit"])
-    value = _value(match["value"]) * unit
-    low_text = match["from"] or match["low"]
-    if low_text is not None:
-        low_unit = _metres(match["low_unit"]) if match["low_unit"] else unit
-        low = _value(low_text) * low_unit
-        value = low + value if unit < low_unit and value < low_unit else (low + value) / 2
-    return _Length(value, unit, match.start(), match.end())
+def _amounts(sentence: str) -> list[_Length]:
+    """Numbers with and without a unit, feet with inches and metres with centimetres already made one."""
+    found: list[_Length] = []
+    for match in _QUANTITY.finditer(sentence):
+        number, unit = match["number"], match["unit"]
+        numerator, denominator = read_number(number)
+        tenths = _TENTHS_OF[unit] if unit else 0
+        if found and (before := found[-1]).unit and before.denominator == 1 and denominator == 1:
+            between = sentence[before.end : match.start()]
+            if not unit and not between.strip() and len(number) <= 2:
+                tenths = _UNIT_OF_A_BARE_REST.get(before.unit, 0)
+            if tenths and numerator * tenths < before.unit and _JOINT.fullmatch(between):
+                total = before.numerator + numerator * tenths
+                found[-1] = _Length(total, 1, tenths, before.start, match.end())
+                continue
+            tenths = _TENTHS_OF[unit] if unit else 0
+        found.append(_Length(numerator * (tenths or 1), denominator, tenths, match.start(), match.end()))
+    return found
 
 
-def _continues(before: _Length, length: _Length, between: str) -> bool:
-    """Whether `length` is the inches of these feet, or the centimetres of these metres."""
-    return length.unit < before.unit and length.metres < before.unit and _JOINT.fullmatch(between) is not None
-
-
-def _metres(unit: str) -> Fraction:
-    return next(metres for spelling, metres in _UNITS if re.match(rf"(?:{spelling})$", unit))
-
-
-def _value(number: str) -> Fraction:
-    if "/" in number:
-        *whole, part = re.split(r"[ -]+", number)
-        return Fraction(part) + (Fraction(whole[0]) if whole else 0)
-    if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number):
-        return Fraction(number.replace(",", ""))
-    return Fraction(number.replace(",", "."))
+def _join(sentence: str, first: _Length, second: _Length, dimension: str) -> _Length | None:
+    """One length of two amounts: the middle of a range, the middle of a tolerance, one side of `2 x 3 m`."""
+    between = sentence[first.end : second.start]
+    unit = first.unit or second.unit
+    if len(between) > 20 or not unit:
+        return None
+    if not first.unit:
+        first = first._replace(numerator=first.numerator * unit, unit=unit)
+    if _TOLERANCE.fullmatch(between):
+        return first._replace(end=second.end)
+    if not second.unit:
+        return None
+    if _TIMES.fullmatch(between):
+        return (second if dimension == "vertical" else first)._replace(start=first.start, end=second.end)
+    is_between = _BETWEEN.search(sentence, max(0, first.start - 24), first.start)
+    if not (_RANGE_AFTER_BETWEEN if is_between else _RANGE).fullmatch(between):
+        return None
+    total = first.numerator * second.denominator + second.numerator * first.denominator
+    return _Length(total, 2 * first.denominator * second.denominator, second.unit, first.start, second.end)

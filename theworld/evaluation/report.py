@@ -4,57 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
-from theworld.evaluation.answers import SCORER_VERSION, Outcome, score_answer
-from theworld.evaluation.baselines import BestConstant, best_constant, chance, constant_outcomes
-from theworld.evaluation.statistics import Interval, PairedTest, cluster_bootstrap, mcnemar_exact, wilson_interval
-from theworld.types import Question
+from theworld.evaluation.answers import SCORER_VERSION, Score, parse_truth, score_against
+from theworld.evaluation.asked import asked
+from theworld.evaluation.baselines import BestConstant, best_constants
+from theworld.evaluation.compat import Compat, official
+from theworld.evaluation.predictions import Prediction, read_predictions
+from theworld.evaluation.rows import Row, Scored, rows_of
+from theworld.evaluation.statistics import Interval, PairedTest, cluster_bootstrap, mcnemar_exact
+from theworld.evaluation.table import table_of
+
+__all__ = ["Prediction", "Report", "Row", "read_predictions"]
 
 Json = str | float | None | list["Json"] | dict[str, "Json"]
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """A question and the text that a model answered."""
-
-    question: Question
-    text: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a category, a type, or everything.
-
-    Attributes:
-        name: Category, `qualitative`, `quantitative` or `overall`.
-        n: Questions.
-        correct: Right answers.
-        unparsed: Answers that could not be read (they count as wrong).
-        interval: 95 % interval of the accuracy: the union of Wilson's (honest at 0 and 1) and a bootstrap over images
-            (honest about several questions of one image).
-        best_constant: Accuracy of the best constant answers, an oracle chosen on this set.
-        chance: Expected accuracy of guessing; None where a question in the row is a length.
-        mean_relative_error: Mean of |prediction − truth| ÷ truth over the lengths that could be read; None without any.
-    """
-
-    name: str
-    n: int
-    correct: int
-    unparsed: int
-    interval: Interval
-    best_constant: float
-    chance: float | None
-    mean_relative_error: float | None
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers, the unparsed ones included in the denominator."""
-        return self.correct / self.n
+UNITS = {"distance": "m", "direction": "h"}
+"""Unit of a parsed length and of a parsed direction in `scores.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -63,96 +33,107 @@ class Report:
 
     Attributes:
         predictions: In the order of their question ids.
-        outcomes: One a prediction.
+        scores: One a prediction.
         constant_right: Whether the best constant of its template answers the question right, one a prediction.
+        blind_right: Whether the model without the image did; None without its predictions.
         constants: Best constant of every template.
-        rows: Categories, then qualitative, quantitative (each where it has questions) and overall.
+        groups: The paper's groups, then qualitative, quantitative (each where it has questions) and overall.
+        categories: One a category.
         paired_test: Exact McNemar test of the model (first) against the best constant (second), over all questions. It
             treats questions as independent; `difference` does not.
         difference: 95 % interval of accuracy minus best constant, from a bootstrap over images.
+        blind_test: The same test against the model without the image.
+        compat: Which quirks of the official script the scores have.
     """
 
     predictions: tuple[Prediction, ...]
-    outcomes: tuple[Outcome, ...]
+    scores: tuple[Score, ...]
     constant_right: tuple[bool, ...]
+    blind_right: tuple[bool, ...] | None
     constants: dict[str, BestConstant]
-    rows: tuple[Row, ...]
+    groups: tuple[Row, ...]
+    categories: tuple[Row, ...]
     paired_test: PairedTest
     difference: Interval
+    blind_test: PairedTest | None
+    compat: Compat
 
     @classmethod
-    def from_predictions(cls, predictions: Sequence[Prediction]) -> Report:
-        """Scores predictions; the report does not depend on their order.
+    def from_predictions(
+        cls,
+        predictions: Sequence[Prediction],
+        *,
+        blind: Sequence[Prediction] | None = None,
+        compat: Compat = "none",
+    ) -> Report:
+        """Scores predictions; the report does not depend on their order (with `compat="carried"` it does).
+
+        Args:
+            predictions: At least one, one a question.
+            blind: Answers to the same questions without the image, as a baseline.
+            compat: Quirks of the official script to reproduce.
 
         Raises:
-            ValueError: There are none, a question id occurs twice, or a question cannot be scored.
+            ValueError: There are none, a question id occurs twice, a question cannot be scored, or `blind` lacks one.
         """
         if not predictions:
             raise ValueError("found no predictions; expected at least one; check that the test set is not empty")
-        ordered = sorted(predictions, key=lambda prediction: prediction.question.id)
-        for before, after in zip(ordered, ordered[1:], strict=False):
-            if before.question.id == after.question.id:
-                raise ValueError(
-                    f"found question id {after.question.id!r} twice; expected one prediction a question; "
-                    "give every row its own id, and report one model at a time"
-                )
-        questions = [prediction.question for prediction in ordered]
-        outcomes = [score_answer(prediction.question, prediction.text) for prediction in ordered]
-        constant_right = constant_outcomes(questions)
-        right = [outcome.correct for outcome in outcomes]
+        _check_ids(predictions)
+        questions = [prediction.question for prediction in predictions]
+        truths = [parse_truth(question) for question in questions]
+        scores = [score_against(p.question, truth, p.text) for p, truth in zip(predictions, truths, strict=True)]
+        scores = official(questions, scores, compat)
+        constants = best_constants(questions, truths)
+        blind_right = [None] * len(scores) if blind is None else _blind(predictions, truths, blind, compat)
+        scored = sorted(
+            map(Scored, predictions, scores, constants.right, blind_right), key=lambda one: one.prediction.question.id
+        )
+        groups, categories = rows_of(scored)
+        right, constant = [one.score.correct for one in scored], [one.constant_right for one in scored]
+        blind_of = None if blind is None else tuple(bool(one.blind_right) for one in scored)
         return cls(
-            predictions=tuple(ordered),
-            outcomes=tuple(outcomes),
-            constant_right=tuple(constant_right),
-            constants=best_constant(questions),
-            rows=_rows(questions, outcomes, constant_right),
-            paired_test=mcnemar_exact(right, constant_right),
+            predictions=tuple(one.prediction for one in scored),
+            scores=tuple(one.score for one in scored),
+            constant_right=tuple(constant),
+            blind_right=blind_of,
+            constants=constants.by_template,
+            groups=groups,
+            categories=categories,
+            paired_test=mcnemar_exact(right, constant),
             difference=cluster_bootstrap(
-                [float(a) - float(b) for a, b in zip(right, constant_right, strict=True)],
-                [q.image_id for q in questions],
+                [float(a) - float(b) for a, b in zip(right, constant, strict=True)],
+                [one.prediction.question.image_id for one in scored],
             ),
+            blind_test=None if blind_of is None else mcnemar_exact(right, blind_of),
+            compat=compat,
         )
 
     def row(self, name: str) -> Row:
-        """The row of a category, of `qualitative`, `quantitative` or `overall`.
+        """The row of a group, a category, of `qualitative`, `quantitative` or `overall`.
 
         Raises:
             ValueError: The report has no such row.
         """
-        for row in self.rows:
+        rows = (*self.groups, *self.categories)
+        for row in rows:
             if row.name == name:
                 return row
-        raise ValueError(f"found no row {name!r}; expected one of {', '.join(row.name for row in self.rows)}")
+        raise ValueError(f"found no row {name!r}; expected one of {', '.join(row.name for row in rows)}")
 
-    def table(self) -> Table:
+    def table(self, title: str = "Answers") -> Table:
         """The report for a terminal."""
-        table = Table(title="Answers", caption=self._verdict(), caption_justify="left")
-        table.add_column("category")
-        for heading in ("n", "accuracy", "95 % interval", "best constant*", "chance", "unparsed"):
-            table.add_column(heading, justify="right")
-        categories = {prediction.question.qa_category for prediction in self.predictions}
-        for row, following in zip(self.rows, (*self.rows[1:], None), strict=True):
-            table.add_row(
-                row.name,
-                str(row.n),
-                _percent(row.accuracy),
-                f"{_percent(row.interval.low)} to {_percent(row.interval.high)}",
-                _percent(row.best_constant),
-                "-" if row.chance is None else _percent(row.chance),
-                str(row.unparsed),
-                style="" if row.name in categories else "bold",
-                end_section=following is not None and row.name in categories and following.name not in categories,
-            )
-        return table
+        return table_of(self.groups, title=title, caption=self._verdict())
 
     def summary(self) -> dict[str, Json]:
         """Everything in the report but the predictions, in plain JSON types."""
-        return {
+        summary: dict[str, Json] = {
             "scorer_version": SCORER_VERSION,
+            "compat": self.compat,
             "predictions_sha256": hashlib.sha256(self._lines().encode()).hexdigest(),
             "n": len(self.predictions),
             "num_images": len({prediction.question.image_id for prediction in self.predictions}),
-            "rows": {row.name: _row_json(row) for row in self.rows},
+            "rows": {row.name: row.json() for row in self.groups},
+            "categories": {row.name: row.json() for row in self.categories},
             "paired_test": {
                 "method": "exact McNemar, model against best constant, all questions",
                 "only_model_right": self.paired_test.only_first,
@@ -166,124 +147,110 @@ class Report:
                 for name, constant in sorted(self.constants.items())
             },
         }
+        if self.blind_test is not None:
+            summary["blind_test"] = {
+                "method": "exact McNemar, model against its answers without the image, all questions",
+                "only_model_right": self.blind_test.only_first,
+                "only_blind_right": self.blind_test.only_second,
+                "p_value": self.blind_test.p_value,
+            }
+        return summary
 
-    def write(self, directory: str | Path) -> tuple[Path, Path]:
-        """Writes `predictions.jsonl` and `summary.json` (equal predictions, equal bytes); returns their paths."""
+    def score_rows(self) -> list[dict[str, Json]]:
+        """The rows of `scores.jsonl`, in the order of the question ids."""
+        return [
+            score_row(prediction, score) | {"best_constant_correct": constant}
+            for prediction, score, constant in zip(self.predictions, self.scores, self.constant_right, strict=True)
+        ]
+
+    def write(self, directory: str | Path) -> tuple[Path, Path, Path]:
+        """Writes `predictions.jsonl`, `scores.jsonl` and `summary.json` (equal predictions, equal bytes)."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        predictions, summary = folder / "predictions.jsonl", folder / "summary.json"
-        predictions.write_text(self._lines(), encoding="utf-8", newline="\n")
-        text = json.dumps(self.summary(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        summary.write_text(text + "\n", encoding="utf-8", newline="\n")
-        return predictions, summary
+        paths = folder / "predictions.jsonl", folder / "scores.jsonl", folder / "summary.json"
+        paths[0].write_text(self._lines(), encoding="utf-8", newline="\n")
+        write_rows(paths[1], self.score_rows())
+        write_summary(paths[2], self.summary())
+        return paths
 
     def _lines(self) -> str:
-        rows = zip(self.predictions, self.outcomes, self.constant_right, strict=True)
-        return "".join(
-            json.dumps(
-                {
-                    **asdict(prediction.question),
-                    "prediction": prediction.text,
-                    "outcome": asdict(outcome),
-                    "best_constant_correct": constant_right,
-                    "scorer_version": SCORER_VERSION,
-                },
-                sort_keys=True,
-                ensure_ascii=True,
-                allow_nan=False,
-            )
-            + "\n"
-            for prediction, outcome, constant_right in rows
-        )
+        return "".join(_line(dict(prediction.row())) for prediction in self.predictions)
 
     def _verdict(self) -> str:
         overall, test = self.row("overall"), self.paired_test
-        return (
-            "* oracle: the best constant answer to each question template, chosen on this very set\n"
-            f"model {_percent(overall.accuracy)}, best constant {_percent(overall.best_constant)}; alone right on "
-            f"{test.only_first} and {test.only_second}: exact McNemar p = {test.p_value:.3g}"
-        )
-
-
-def read_predictions(path: str | Path) -> list[Prediction]:
-    """Predictions that `Report.write` wrote; their recorded outcomes are left out, so that they are scored anew.
-
-    Raises:
-        ValueError: A line is not a prediction; the message names the file and the line.
-    """
-    names = [field.name for field in fields(Question)]
-    found = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: found no JSON ({error}); expected one prediction a line"
-            ) from error
-        missing = [n for n in (*names, "prediction") if not isinstance(row, dict) or not isinstance(row.get(n), str)]
-        if missing:
-            raise ValueError(
-                f"{path}, line {number}: found no text for {', '.join(missing)}; "
-                "expected the keys that Report.write writes; write the file with it"
+        lines = [
+            "error: mean relative error of lengths, mean degrees of directions, over what could be read",
+            "* oracle: the best constant answer to each question template, chosen on this very set",
+            f"model {100 * overall.accuracy:.1f}, best constant {100 * overall.best_constant:.1f}; alone right on "
+            f"{test.only_first} and {test.only_second}: exact McNemar p = {test.p_value:.3g}",
+        ]
+        if (blind := self.blind_test) is not None and overall.blind is not None:
+            lines.append(
+                f"model {100 * overall.accuracy:.1f}, blind {100 * overall.blind:.1f}; alone right on "
+                f"{blind.only_first} and {blind.only_second}: exact McNemar p = {blind.p_value:.3g}"
             )
-        found.append(Prediction(Question(**{name: row[name] for name in names}), row["prediction"]))
-    return found
+        if self.compat != "none":
+            lines.append(f"with the official script's quirks: compat={self.compat}")
+        return "\n".join(lines)
 
 
-def _rows(questions: list[Question], outcomes: list[Outcome], constant_right: list[bool]) -> tuple[Row, ...]:
-    groups: dict[str, list[int]] = {}
-    for qa_type in ("qualitative", "quantitative"):
-        of_type = [i for i, question in enumerate(questions) if question.qa_type == qa_type]
-        for category in sorted({questions[i].qa_category for i in of_type}):
-            groups[category] = [i for i in of_type if questions[i].qa_category == category]
-    for qa_type in ("qualitative", "quantitative"):
-        groups[qa_type] = [i for i, question in enumerate(questions) if question.qa_type == qa_type]
-    groups["overall"] = list(range(len(questions)))
-    return tuple(
-        _row(
-            name,
-            [questions[i] for i in members],
-            [outcomes[i] for i in members],
-            [constant_right[i] for i in members],
-        )
-        for name, members in groups.items()
-        if members
-    )
-
-
-def _row(name: str, questions: list[Question], outcomes: list[Outcome], constant_right: list[bool]) -> Row:
-    n = len(questions)
-    correct = sum(outcome.correct for outcome in outcomes)
-    wilson = wilson_interval(correct, n)
-    by_image = cluster_bootstrap([float(o.correct) for o in outcomes], [question.image_id for question in questions])
-    guesses = [guess for question in questions if (guess := chance(question)) is not None]
-    errors = [outcome.relative_error for outcome in outcomes if outcome.relative_error is not None]
-    return Row(
-        name=name,
-        n=n,
-        correct=correct,
-        unparsed=sum(not outcome.parsed for outcome in outcomes),
-        interval=Interval(min(wilson.low, by_image.low), max(wilson.high, by_image.high)),
-        best_constant=sum(constant_right) / n,
-        chance=sum(guesses) / n if len(guesses) == n else None,
-        mean_relative_error=sum(errors) / len(errors) if errors else None,
-    )
-
-
-def _row_json(row: Row) -> Json:
-    return {
-        "n": row.n,
-        "correct": row.correct,
-        "accuracy": row.accuracy,
-        "interval_95": [row.interval.low, row.interval.high],
-        "best_constant": row.best_constant,
-        "chance": row.chance,
-        "unparsed": row.unparsed,
-        "mean_relative_error": row.mean_relative_error,
+def score_row(prediction: Prediction, score: Score) -> dict[str, Json]:
+    """One row of `scores.jsonl`: the parsed values in metres (`unit` "m"), hours ("h"), or as text."""
+    question = prediction.question
+    model: dict[str, Json] = {"model": prediction.model} if prediction.model else {}
+    return model | {
+        "id": question.id,
+        "outcome": score.outcome,
+        "correct": score.correct,
+        "ground_truth": score.ground_truth,
+        "prediction": score.prediction,
+        "unit": UNITS.get(asked(question).kind),
+        "error": score.error,
+        "qa_category": question.qa_category,
+        "scorer_version": SCORER_VERSION,
     }
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def write_rows(path: Path, rows: Sequence[Mapping[str, Json]]) -> None:
+    """Write JSON Lines; equal rows, equal bytes."""
+    path.write_text("".join(_line(row) for row in rows), encoding="utf-8", newline="\n")
+
+
+def write_summary(path: Path, summary: Mapping[str, Json]) -> None:
+    """Write one JSON object for people and programs; an equal one, equal bytes."""
+    text = json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _line(row: Mapping[str, Json]) -> str:
+    return json.dumps(row, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _check_ids(predictions: Sequence[Prediction]) -> None:
+    seen: set[str] = set()
+    for prediction in predictions:
+        if prediction.question.id in seen:
+            raise ValueError(
+                f"found question id {prediction.question.id!r} twice; expected one prediction a question; "
+                "give every row its own id, and report one model at a time"
+            )
+        seen.add(prediction.question.id)
+
+
+def _blind(
+    predictions: Sequence[Prediction], truths: Sequence[object], blind: Sequence[Prediction], compat: Compat
+) -> list[bool | None]:
+    """Whether the blind answer to each question is right."""
+    by_id = {prediction.question.id: prediction for prediction in blind}
+    found = []
+    for prediction in predictions:
+        own, other = prediction.question, by_id.get(prediction.question.id)
+        if other is None or (other.question.question, other.question.answer) != (own.question, own.answer):
+            what = "no blind answer" if other is None else "a blind answer to another question or ground truth"
+            raise ValueError(
+                f"question {own.id!r}: found {what}; expected one to each question that is scored; let the model "
+                "answer the same benchmark without its image"
+            )
+        found.append(other)
+    scores = [score_against(p.question, parse_truth(p.question), p.text) for p in found]
+    return [score.correct for score in official([p.question for p in found], scores, compat)]

@@ -1,60 +1,128 @@
 """Free text → statements: the first stage of every answer parser.
 
-A model's answer may carry markdown, the role names of a decoded chat, an echo of the question, further questions and
-conditionals. What is left here are the sentences that claim something, in lower case, with every region as `<n>`.
+A model's answer may carry markdown, LaTeX, the role names and special tokens of a decoded chat, its own reasoning, an
+echo of the question, further questions and conditionals. What is left here are the sentences that claim something, in
+lower case, with every region as `<n>`.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from typing import NamedTuple
 
 REGION = re.compile(r"<(\d+)>")
 """A region in cleaned text."""
 
 _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"', "\u2033": '"'})
 _DASHES = re.compile(r"[\u2010-\u2015\u2212]")
-_REGION_NAME = re.compile(r"\bregions?\s*(?:number\s*)?\[?(\d+)\]?(?!\.?\d)|\[(\d+)\]")
-_USER_TURN = re.compile(r"(?:^|\n)[ \t]*user[ \t]*\n")
-_MODEL_TURN = re.compile(r"model[ \t]*\n")
-_ABBREVIATION = re.compile(r"(\d\s*(?:ft|in|yd|cm|mm|m))\.(?=\s*\d)")
-_SENTENCE = re.compile(r"(?P<body>[^\n]*?)(?P<mark>[.!](?!\d)|\?(?!\w)|\n|$)")
-_CONDITION = re.compile(r"^\W*(?:if|suppose|assuming|unless)\b")
-_ANSWER = re.compile(r"\banswer\b\s*(?:is|:)\s*(?:that\b)?")
-_CONCLUSION = re.compile(r"^\W*(?:therefore|thus|hence|so|consequently|in conclusion|overall|in summary)\b")
+_FRACTION_AFTER_DIGIT = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])")
+_DIGIT_NAMES = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7"}
+_REGION_NAME = re.compile(
+    rf"regions?[\s:]*(?:number\s*|no\.?\s*|#\s*)?(?:[\[(]?(\d+)[\])]?(?!\.?\d)|({'|'.join(_DIGIT_NAMES)})\b)"
+)
+_BRACKETED = re.compile(r"\[(\d+)\]")
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|$)", re.DOTALL)
+_ANSWER_TAG = re.compile(r"</?(?:final_?)?answer>")
+_TOKEN = re.compile(r"<(?:\|[^|<>\n]*\||/?s|bos|eos|pad|unk|(?:start|end)_of_turn)>")
+_LATEX_BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+_LATEX_STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|rm|operatorname)\s*\{([^{}]*)\}")
+_LATEX_WORDS = (("\\approx", " about "), ("\\sim", " about "), ("\\times", " x "), ("\\cdot", " x "), ("\\pm", " +- "))
+_LATEX_REST = re.compile(r"\\[,;:! ]|\\[()\[\]]|\$")
+_USER_TURN = re.compile(r"(?:^|\n)[ \t]*(?:user|human)[ \t]*(?:\n|:)")
+_MODEL_TURN = re.compile(r"model[ \t]*\n|(?:^|\n)[ \t]*(?:assistant|model|gpt)[ \t]*(?:\n|:)")
+_ABBREVIATION = re.compile(
+    r"\.(?:(?=\s*\d)(?:(?<=ft\.)|(?<=in\.)|(?<=yd\.)|(?<=[cm]m\.)|(?<=[\d\s]m\.))"
+    r"|(?=\s)(?:(?<=approx\.)|(?<=\bca\.)|(?<=\bvs\.)|(?<=e\.g\.)|(?<=i\.e\.)|(?<=\best\.)))"
+)
+_END = re.compile(r"(\.(?!\d)|!(?!\d)|\?(?!\w)|\n)")
+_CONDITION = re.compile(r"\W*(?:if|suppose|assuming|unless)\b")
+_ANSWER = re.compile(r"\banswer\b\s*(?:is|(?:w|sh)ould\s+be|:|=)\s*(?:that\b)?")
+_CONCLUDING = r"therefore|thus|hence|so|consequently|in conclusion|overall|in summary"
+_CONCLUDING_WORDS = tuple(_CONCLUDING.split("|"))
+_CONCLUSION = re.compile(rf"(?:^\W*|[,;:]\s*(?:and\s+)?)(?:{_CONCLUDING})\b")
 _ALTERNATIVES = re.compile(r"<(\d+)>\s*or\s*<(\d+)>|\b(?:between|among|of)\s+<\d+>\s*and\s*<\d+>")
+
+
+class Readings(NamedTuple):
+    """The statements of an answer, in the groups in which a reader would believe them.
+
+    Attributes:
+        declared: What follows each "the answer is", the last one first.
+        concluded: What follows "therefore", "so" and their like.
+        everything: All statements.
+    """
+
+    declared: tuple[list[str], ...]
+    concluded: list[str]
+    everything: list[str]
 
 
 def clean(text: str) -> str:
     """Lower case, plain quotes and dashes, no markdown, only the model's own first turn, regions as `<n>`."""
-    text = re.sub(r"(?<=\d)(?=[\u00bc-\u00be])", " ", text)
-    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).replace("\u2044", "/")
-    text = _DASHES.sub("-", text).lower()
-    text = re.sub(r"[*`#_]+", "", text)
-    text = _REGION_NAME.sub(lambda match: f"<{match[1] or match[2]}>", text)
-    text = _own_turn(text)
-    return _ABBREVIATION.sub(r"\1", text)
+    if not text.isascii():
+        text = _FRACTION_AFTER_DIGIT.sub(" ", text)
+        text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).replace("\u2044", "/")
+        text = _DASHES.sub("-", text).replace("\u00b1", "+-").replace("\u00d7", "x")
+    text = text.lower()
+    if "\\" in text or "$" in text:
+        text = _without_latex(text)
+    if "<" in text:
+        text = _ANSWER_TAG.sub("\nanswer: ", _TOKEN.sub("\n", _THOUGHT.sub("\n", text)))
+    for mark in "*`#_":
+        if mark in text:
+            text = text.replace(mark, "")
+    text = _REGION_NAME.sub(_region, text)
+    if "[" in text:
+        text = _BRACKETED.sub(_region, text)
+    if "\n" in text or ":" in text:
+        text = _own_turn(text)
+    return _ABBREVIATION.sub("", text)
 
 
-def statements(text: str) -> list[str]:
-    """The sentences of cleaned text that claim something: no questions, no conditionals, no empty ones."""
+def statements(text: str, *, consequents: bool = False) -> list[str]:
+    """The sentences of cleaned text that claim something: no questions, no conditionals, no empty ones.
+
+    Args:
+        text: Cleaned text.
+        consequents: Keep what follows the condition ("if you are there, *it is at 3*"), which still states a quantity.
+    """
     found = []
-    for match in _SENTENCE.finditer(text):
-        body = match["body"].strip(" \t-")
-        if body and match["mark"] != "?" and not _CONDITION.match(body):
-            found.append(body)
+    conditional = "if" in text or "suppose" in text or "assuming" in text or "unless" in text
+    parts = _END.split(text)  # body, mark, body, mark, …, body
+    parts.append("\n")
+    for body, mark in zip(parts[::2], parts[1::2], strict=True):
+        body = body.strip(" \t-")
+        if not body or mark == "?":
+            continue
+        if conditional and _CONDITION.match(body):
+            _, comma, body = body.partition(",")
+            if not (comma and consequents):
+                continue
+        found.append(body)
     return found
 
 
-def readings(text: str) -> list[list[str]]:
-    """Statements in the order in which a reader would believe them; the last two are the conclusion and everything.
+def readings(text: str, *, consequents: bool = False) -> Readings:
+    """The statements of cleaned text; `consequents` as in `statements`."""
+    everything = statements(text, consequents=consequents)
+    declared: tuple[list[str], ...] = ()
+    if "answer" in text:
+        ends = [match.end() for match in _ANSWER.finditer(text)]
+        declared = tuple(statements(text[end:], consequents=consequents) for end in reversed(ends))
+    concluded: list[str] = []
+    if contains_any(text, _CONCLUDING_WORDS):
+        concluded = [sentence[match.end() :] for sentence in everything if (match := _CONCLUSION.search(sentence))]
+    return Readings(declared, concluded, everything)
 
-    Before them comes what follows each "the answer is", the last one first.
-    """
-    declared = [statements(text[match.end() :]) for match in reversed(list(_ANSWER.finditer(text)))]
-    everything = statements(text)
-    concluded = [sentence for sentence in everything if _CONCLUSION.match(sentence)]
-    return [*declared, concluded, everything]
+
+def contains_any(text: str, words: tuple[str, ...]) -> bool:
+    """Whether one of the words occurs, be it inside another: many times faster than the pattern that it saves."""
+    for word in words:  # noqa: SIM110 (`any` costs twice as much)
+        if word in text:
+            return True
+    return False
 
 
 def without_alternatives(sentence: str) -> str:
@@ -67,10 +135,24 @@ def regions(text: str) -> list[int]:
     return list(dict.fromkeys(int(number) for number in REGION.findall(text)))
 
 
+def _region(match: re.Match[str]) -> str:
+    return f"<{match[1] or _DIGIT_NAMES[match[2]]}>"
+
+
+def _without_latex(text: str) -> str:
+    text = _LATEX_STYLE.sub(r" \1", _LATEX_FRACTION.sub(r" \1/\2", text))
+    text = _LATEX_BOX.sub(r"\nanswer: \1\n", text)
+    for command, word in _LATEX_WORDS:
+        text = text.replace(command, word)
+    return _LATEX_REST.sub(" ", text)
+
+
 def _own_turn(text: str) -> str:
     """What the model said in its first turn; a chat decoded without special tokens keeps the names of the roles."""
-    model = _MODEL_TURN.search(text)
-    start = model.end() if model else 0
-    user = _USER_TURN.search(text, start)
-    own = text[start : user.start() if user else None]
+    start, end = 0, len(text)
+    if ("model" in text or "assistant" in text or "gpt" in text) and (model := _MODEL_TURN.search(text)):
+        start = model.end()
+    if ("user" in text or "human" in text) and (user := _USER_TURN.search(text, start)):
+        end = user.start()
+    own = text[start:end]
     return own if own.strip() else text

@@ -103,14 +103,18 @@ def cluster_bootstrap(
         )
     if resamples < 1:
         raise ValueError(f"found resamples={resamples}; expected at least 1; 2000 is enough for two digits")
-    names, members = np.unique(np.asarray(clusters), return_inverse=True)
+    _, members = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(members, weights=np.asarray(values, dtype=np.float64))
     counts = np.bincount(members).astype(np.float64)
+    # Clusters of the same sum and count are the same to a draw, so only how many of each kind are drawn is random.
+    kinds, of_kind = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)  # (K, 2), (K,)
     generator = np.random.default_rng(seed)
     means = []
-    for start in range(0, resamples, rows := max(1, _CHUNK // len(names))):
-        drawn = generator.integers(len(names), size=(min(rows, resamples - start), len(names)))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    for start in range(0, resamples, rows := max(1, _CHUNK // len(kinds))):
+        size = min(rows, resamples - start)
+        drawn = generator.multinomial(len(sums), of_kind / len(sums), size=size)  # (size, K)
+        totals = drawn @ kinds  # (size, 2)
+        means.append(totals[:, 0] / totals[:, 1])
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(float(low), float(high))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from typing import Literal, cast
 
 import torch
@@ -214,7 +213,7 @@ class TheWorldModule(LightningModule):
 
     def predict_step(self, prompts: PromptBatch, batch_idx: int) -> list[dict[str, str]]:
         """The same answers as plain dictionaries: Lightning copies what a prediction loop returns field by field."""
-        return [asdict(answer.question) | {"prediction": answer.text} for answer in self.answer(prompts)]
+        return [answer.row() for answer in self.answer(prompts)]
 
     def answer(self, prompts: PromptBatch) -> list[Prediction]:
         """Generate one answer a question, greedily, up to the end of the turn."""

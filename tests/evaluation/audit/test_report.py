@@ -14,7 +14,7 @@ from tests.evaluation.audit.conftest import NUM_ROWS
 from theworld.evaluation.audit.arms import ARMS
 from theworld.evaluation.audit.page import table, write_page
 from theworld.evaluation.audit.signals import gradient_norms
-from theworld.evaluation.report import read_predictions
+from theworld.evaluation.predictions import read_predictions
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from theworld.evaluation.answers import SCORER_VERSION, score_answer
+from theworld.evaluation.answers import SCORER_VERSION
 from theworld.evaluation.audit.arms import ARMS
 from theworld.evaluation.audit.attention_mass import AttentionMass
 from theworld.evaluation.audit.comparison import Answers, ArmResult, Verdict
 from theworld.evaluation.audit.signals import GroupGradient, Loudness
+from theworld.evaluation.predictions import Prediction
 from theworld.types import Question
 
 AUDIT_VERSION = "1"
@@ -124,7 +125,6 @@ def _lines(arm: str, questions: Sequence[Question], answers: Answers) -> str:
     """The predictions in the format of all commands, with the arm beside them."""
     rows = []
     for question, text in zip(questions, answers.texts, strict=True):
-        row = asdict(question) | {"ground_truth": question.answer, "prediction": text, "arm": arm}
-        row |= {"correct": score_answer(question, text).correct, "scorer_version": SCORER_VERSION}
+        row = Prediction(question, text).row() | {"arm": arm}
         rows.append(json.dumps(row, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n")
     return "".join(rows)

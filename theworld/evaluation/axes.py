@@ -1,0 +1,166 @@
+"""The six axes that the twelve relations are the ends of, and the words for each end.
+
+`tall` and `short` are the two ends of height, so "Region [1] is shorter" says of Region [0] that it is taller.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from theworld.evaluation.sentences import REGION, contains_any
+
+_MORE = r"greater|larger|bigger|more|exceed\w*|surpass\w*|outmeasur\w*"
+_LESS = r"lesser|less|smaller|falls?\s+short|fall\s+short"
+_NEGATIONS = ("no", "n't", "n t", "never", "neither", "hardly")
+_NEGATION = re.compile(
+    r"\b(?:not(?!\s+(?:only|just|merely)\b)|never|neither|nor|hardly|cannot|no(?=\s+\w)(?!\s+(?:doubt|question|wonder)))\b"
+    r"|n['\s]t\b"
+)
+_STANDARD = re.compile(
+    r"\b(?:(?:compared|relative|next|contrast|comparison)\s+(?:to|with)|than|versus|vs\.?|not|instead\s+of|rather\s+than"
+    r"|(?:occluded|hidden|blocked|obscured|covered)\s+by)\s+(?:(?:that|the\s+\w+)\s+of\s+)?$"
+)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of an axis.
+
+    Attributes:
+        positive: The comparatives of its positive end.
+        negative: Those of its negative end.
+        noun: What lends "more" and "less" a meaning.
+        adjectives: Plain adjectives of the two ends, for "less tall", "not as tall as", "twice as tall".
+    """
+
+    positive: str
+    negative: str
+    noun: str = ""
+    adjectives: tuple[str, str] = ("", "")
+
+
+_AXES: dict[tuple[str, str], _Words] = {
+    ("above", "below"): _Words(
+        r"above|over|higher|highest|on\s+top|atop|upper(?:most)?|top(?:most)?|more\s+elevated",
+        r"below|under|underneath|beneath|lower(?:most)?|lowest|bottom(?:most)?",
+        adjectives=("high", "low"),
+    ),
+    ("left", "right"): _Words(
+        r"left(?:most)?",
+        r"right(?:most)?(?!\s+(?:next|beside|above|below|behind|under|over|at|in|there|now|away)\b)",
+    ),
+    ("behind", "front"): _Words(
+        r"behind|further|farther|furthest|farthest|(?:more|most)\s+distant|background|deeper|(?:at|in|to)\s+the\s+(?:back|rear)"
+        r"|(?:occluded|hidden|blocked|obscured|covered)\s+by",
+        r"in\s+front|before|closer|closest|nearer|nearest|(?:less|least)\s+distant|foreground|ahead|occludes|hides|obscures",
+        adjectives=("far|distant|deep", "close|near"),
+    ),
+    ("big", "small"): _Words(
+        r"bigger|biggest|larger|largest|greater|bulkier|more\s+massive",
+        r"smaller|smallest|tinier|littler|lesser|more\s+compact",
+        noun=r"size|space|volume|room|area",
+        adjectives=("big|large|massive", "small|tiny|little"),
+    ),
+    ("tall", "short"): _Words(
+        r"taller|tallest|higher|highest",
+        r"shorter|shortest|lower|lowest",
+        noun=r"heights?|stature|tallness",
+        adjectives=("tall|high", "short|low"),
+    ),
+    ("wide", "thin"): _Words(
+        r"wider|widest|broader|broadest|thicker|thickest",
+        r"thinner|thinnest|narrower|narrowest|slimmer|slimmest|skinnier|slenderer",
+        noun=r"widths?|breadth",
+        adjectives=("wide|broad|thick", "thin|narrow|slim|slender"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Adjectives:
+    """Adjectives of one end, in the phrases in which they compare."""
+
+    less: re.Pattern[str]
+    more: re.Pattern[str]
+
+
+class Axis:
+    """The axis of one relation: what a clause says about it.
+
+    Args:
+        relation: One of the twelve, e.g. `tall`.
+    """
+
+    def __init__(self, relation: str) -> None:
+        ends, words = next((ends, words) for ends, words in _AXES.items() if relation in ends)
+        self.is_positive = relation == ends[0]
+        self._noun = re.compile(rf"\b(?:{words.noun})\b") if words.noun else None
+        self._plain = _either(words.positive, words.negative)
+        self._with_noun = _either(f"{words.positive}|{_MORE}", f"{words.negative}|{_LESS}")
+        self._adjectives = [_adjectives(adjectives) for adjectives in words.adjectives if adjectives]
+        self._any_adjective = re.compile(rf"\b(?:as|so|less|more)\s+(?:{'|'.join(filter(None, words.adjectives))})\b")
+
+    def names(self, sentence: str) -> bool:
+        """Whether the sentence names the axis itself, which lends "more" and "less" a meaning."""
+        return self._noun is not None and self._noun.search(sentence) is not None
+
+    def end_of(self, clause: str, *, named: bool) -> tuple[re.Match[str], bool] | None:
+        """The words of the axis in the clause, and whether they say that the relation holds for their subject."""
+        if self._adjectives and self._any_adjective.search(clause):
+            for adjectives, positive in zip(self._adjectives, (True, False), strict=True):
+                if match := adjectives.less.search(clause):
+                    return match, positive != self.is_positive
+                if match := adjectives.more.search(clause):
+                    return match, (positive == self.is_positive) != is_negated(clause)
+        match = (self._with_noun if named else self._plain).search(clause)
+        if match is None:
+            return None
+        return match, ((match["positive"] is not None) == self.is_positive) != is_negated(clause)
+
+
+@cache
+def axis_of(relation: str) -> Axis:
+    """The axis of a relation, made once."""
+    return Axis(relation)
+
+
+def is_relation(name: str) -> bool:
+    """Whether `name` (`above`, `thin`, …) is one of the twelve relations."""
+    return any(name in ends for ends in _AXES)
+
+
+def is_negated(clause: str) -> bool:
+    """Whether the clause denies what it says."""
+    return contains_any(clause, _NEGATIONS) and _NEGATION.search(clause) is not None
+
+
+def mentions(text: str) -> list[re.Match[str]]:
+    """Mentions of regions that are not merely what another one is compared with."""
+    return [
+        region
+        for region in REGION.finditer(text)
+        if not _STANDARD.search(text, max(0, region.start() - 48), region.start())
+    ]
+
+
+def _is_standard(text: str, start: int) -> bool:
+    """Whether what begins at `start` is what something else is compared with."""
+    return _STANDARD.search(text, max(0, start - 48), start) is not None
+
+
+def _either(positive: str, negative: str) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:(?P<negative>{negative})|(?P<positive>{positive}))\b")
+
+
+def _adjectives(words: str) -> _Adjectives:
+    return _Adjectives(
+        less=re.compile(
+            rf"\b(?:not|n't)\s+(?:nearly\s+|quite\s+)?(?:as|so)\s+(?:{words})\b|\bless\s+(?:{words})\b"
+            rf"|\bhalf\s+as\s+(?:{words})\b"
+        ),
+        more=re.compile(
+            rf"\bmore\s+(?:{words})\b|\b(?:twice|double|triple|thrice|times|percent|%)\s+as\s+(?:{words})\b"
+        ),
+    )

@@ -11,7 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.models.conftest import make_sample, packed, padded
 from tests.models.test_generation import greedy
 from tests.tiny import inputs, make_model
-from theworld.models.image_features import image_features
+from theworld.models.attention.backends import layer_masks
+from theworld.models.decoder import decode
+from theworld.models.fusion import fill_placeholders
+from theworld.models.image_features import image_features, image_tokens
 from theworld.models.interventions import Intervention, intervene
 from theworld.models.live_rows import with_live_rows
 from theworld.types import TokenType
@@ -50,13 +53,33 @@ def counted(model, batch, intervention=None):
     return found, ops.calls
 
 
+@torch.no_grad()
+def parts_alone(model, batch):
+    """The forward put together from its parts, without a place for interventions."""
+    with CountOps() as ops:
+        images = image_tokens(model.gemma, batch.pixel_values)
+        worlds = model.cosmos_encoder(batch.world_pixel_values)
+        embeds = model.get_input_embeddings()(batch.input_ids)
+        for kind, tokens in ((TokenType.IMAGE, images), (TokenType.WORLD, worlds)):
+            embeds = fill_placeholders(embeds, batch.token_type_ids == kind, tokens, what="some")
+        bounds = {"num_images": len(images), "max_documents": 9}
+        masks = layer_masks("sdpa", batch.document_ids, batch.token_type_ids, model.config, **bounds)
+        decoder = model.gemma.model.language_model
+        hidden, _ = decode(decoder, embeds, batch.position_ids, masks, cache=None, use_cache=False)
+        found = model.gemma.lm_head(hidden[:, 0:])
+    return found, ops.calls
+
+
 def test_off_is_free(model):
-    """The same bits and the same operators before, during an empty one, and after one was in force."""
+    """The bits and operators of the parts alone; the same before, during an empty one, and after one was in force."""
     batch = padded(samples())
     before, calls = counted(model, batch)
     empty, empty_calls = counted(model, batch, Intervention())
     changed, changed_calls = counted(model, batch, blocked(batch))
     after, after_calls = counted(model, batch)
+    reference, reference_calls = parts_alone(model, batch)
+    assert torch.equal(before, reference)
+    assert calls == reference_calls
     assert torch.equal(before, empty)
     assert torch.equal(before, after)
     assert calls == empty_calls == after_calls

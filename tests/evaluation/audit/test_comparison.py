@@ -79,6 +79,7 @@ def test_an_arm_that_is_better_is_no_reliance(questions):
     arms = {arm: answered(questions, wrong=18) for arm in ARMS} | {"shuffled": answered(questions)}
     verdict = judge(compare(questions, arms, logit_tolerance=0.0), level=0.05)
     assert not verdict.relies_on_world
+    assert "does better without" in verdict.sentences[0]
 
 
 def test_the_same_text_with_other_logits_is_a_result_that_says_how_sure_it_is(questions):

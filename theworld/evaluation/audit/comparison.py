@@ -131,8 +131,8 @@ def judge(results: Sequence[ArmResult], *, level: float) -> Verdict:
     by_arm = {result.arm: result for result in results}
     world, image = (_is_worse(by_arm[arm], level) for arm in ("shuffled", "image_removed"))
     sentences = [
-        _sentence("world", by_arm[REAL], by_arm["shuffled"], world),
-        _sentence("image", by_arm[REAL], by_arm["image_removed"], image),
+        _sentence("world", by_arm[REAL], by_arm["shuffled"], world, level),
+        _sentence("image", by_arm[REAL], by_arm["image_removed"], image, level),
     ]
     suffering = [arm for arm in WORLD_ARMS if arm != "shuffled" and _is_worse(by_arm[arm], level)]
     if suffering and not world:
@@ -147,7 +147,7 @@ def _is_worse(result: ArmResult, level: float) -> bool:
     return result.p_holm < level and result.only_real > result.only_arm
 
 
-def _sentence(what: str, real: ArmResult, arm: ArmResult, relies: bool) -> str:
+def _sentence(what: str, real: ArmResult, arm: ArmResult, relies: bool, level: float) -> str:
     start = f"{'Relies' if relies else 'Does not rely'} on {what}: "
     if not arm.inputs_changed:
         return f"{start}every sample has the same {what} input, which can tell no picture from another."
@@ -156,6 +156,8 @@ def _sentence(what: str, real: ArmResult, arm: ArmResult, relies: bool) -> str:
         f"with {instead} {100 * arm.accuracy:.1f} % are right instead of {100 * real.accuracy:.1f} % "
         f"(McNemar p after Holm {arm.p_holm:.2g}"
     )
+    if arm.p_holm < level and not relies:
+        numbers += ", so it does better without"
     if not arm.answers_changed:
         numbers += f"; no answer of {arm.n} differs, so at most {_at_most(arm.n):.1f} % do, with 95 % confidence"
     return f"{start}{numbers})."

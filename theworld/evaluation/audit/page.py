@@ -21,6 +21,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #181c22; background: #eceef1; margin: 1.5rem auto;
   max-width: 1180px; padding: 0 1rem }
 h1 { font-size: 1.5rem; overflow-wrap: anywhere } h2 { font-size: 1.15rem; margin-top: 2rem }
+h3 { font-size: 1rem }
 table { border-collapse: collapse; background: #fff; margin: .5rem 0 1rem; max-width: 100% }
 th, td { border: 1px solid #cdd2d8; padding: .25rem .6rem; text-align: left; vertical-align: top;
   overflow-wrap: anywhere }

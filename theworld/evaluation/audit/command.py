@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from rich import print as rich_print
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PretrainedConfig
 
+from theworld.assets import resolve
 from theworld.data.pictures.blank import BlankImage
 from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
@@ -17,6 +19,7 @@ from theworld.data.splits import SourceConfig, SourceOpener
 from theworld.evaluation.audit.findings import Settings
 from theworld.evaluation.audit.page import table, write_page
 from theworld.evaluation.audit.run import audit
+from theworld.models.configuration import TheWorldConfig
 from theworld.models.theworld import TheWorld
 
 
@@ -58,7 +61,7 @@ def audit_model(
     """
     settings = Settings(batch_size=batch_size, max_new_tokens=max_new_tokens, probes=probes, seed=seed, level=level)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded = TheWorld.from_pretrained(model).to(place).eval()
+    loaded = _load(model).to(place).eval()
     config = loaded.config
     processor = TheWorldProcessor.from_pretrained(
         model,
@@ -85,6 +88,17 @@ def audit_model(
         print(f"Wrote {path}")
     if findings.errors:
         sys.exit("theworld audit: " + "\n".join(findings.errors))
+
+
+def _load(model: str) -> TheWorld:
+    """An export as it was trained, also one without a world branch, which the audit then refuses with its reason."""
+    stored, _ = PretrainedConfig.get_config_dict(resolve(model))
+    if stored.get("model_type") != TheWorldConfig.model_type:
+        raise ValueError(
+            f"found model_type {stored.get('model_type')!r} in {model}, expected an export of a training run; a base "
+            "has no trained world projector that could be audited"
+        )
+    return TheWorld.from_pretrained(model, enable_world=bool(stored["enable_world"]))
 
 
 def _progress() -> Progress:

@@ -1,8 +1,8 @@
 """A picture that shows nothing, for controls in which one of the two towers must learn nothing from the image.
 
-It is a plain colour that comes from a checksum of the image. So it says nothing of what the image shows, and is yet
-another one for every image: exchanging it between samples is a real exchange, and the same input in all samples stays
-the sign of a fault that it is without controls.
+It is a plain colour near grey that comes from a checksum of the image. So it says nothing of what the image shows, and
+is yet another one for every image: exchanging it between samples is a real exchange, and the same input in all samples
+stays the sign of a fault that it is without controls.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ BlankImage = Literal["none", "vision", "world"]
 GREY = (128, 128, 128)
 """The middle of the range: what SigLIP's image processor takes for its mean, and next to 0 for the world encoder."""
 
+SPREAD = 32
+"""How far a blank picture's red, green and blue lie from grey; wider ones distract a model that learns beside them."""
+
 
 def blank_picture(image: Image.Image) -> Image.Image:
     """A plain picture of the same size, of a colour that only depends on the image's bytes."""
-    red, green, blue, _ = zlib.crc32(image.tobytes()).to_bytes(4, "big")
+    checksum = zlib.crc32(image.tobytes()).to_bytes(4, "big")
+    red, green, blue = (middle - SPREAD + byte % (2 * SPREAD) for middle, byte in zip(GREY, checksum[1:], strict=True))
     return Image.new("RGB", image.size, (red, green, blue))
 
 

@@ -160,5 +160,5 @@ def test_help_names_the_tools(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "data synthetic, index, shard, cache, inspect" in printed
+    assert "data synthetic, pairs, index, shard, cache, inspect" in printed
     assert "Tools: theworld score" in printed

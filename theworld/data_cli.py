@@ -30,6 +30,7 @@ from theworld.data.shards.tar_check import check_shards
 from theworld.data.shards.writer import SHARD_BYTES, write_shards
 from theworld.data.stores import FolderStore
 from theworld.data.synthetic import SyntheticScenes
+from theworld.data.synthetic.pair_pictures import PairPictures
 from theworld.feature_cache import cache_features
 from theworld.world_tokens import num_world_tokens
 
@@ -65,8 +66,10 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def _generate(scenes: SyntheticScenes) -> None:
-    for name, path in asdict(scenes.generate()).items():
+def _generate(scenes: SyntheticScenes | PairPictures) -> None:
+    made = scenes.generate()
+    paths = made if isinstance(made, dict) else asdict(made)
+    for name, path in paths.items():
         print(f"{name}: {path}")
 
 
@@ -201,6 +204,7 @@ def inspect_rows(
 
 TOOLS: dict[str, tuple[Callable[..., object], dict[str, str]]] = {
     "synthetic": (SyntheticScenes, {}),
+    "pairs": (PairPictures, {}),
     "index": (index_rows, {"restart": "Throw away what an interrupted run has finished."}),
     "shard": (shard_rows, {}),
     "cache": (cache_features, {"restart": "Throw away what is there of these features."}),

@@ -1,6 +1,7 @@
-"""`theworld score …`: what is done with a model's answers, each command a typed function.
+"""`theworld score …`, `theworld audit …`: what is done with a model's answers, each command a typed function.
 
     theworld score predictions.jsonl --output scored
+    theworld audit export --rows test.json --images test --output audit
 
 A command's positional arguments and flags are its function's parameters; `theworld score --help` lists them.
 """
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser
 
+from theworld.evaluation.audit.command import audit_model
 from theworld.evaluation.scoring import score
 
 
@@ -28,5 +30,5 @@ def evaluation_command(args: Sequence[str]) -> None:
         sys.exit(f"theworld {name}: {error}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"score": score}
+COMMANDS: dict[str, Callable[..., None]] = {"audit": audit_model, "score": score}
 """Commands by name; `theworld.cli` sends them here."""

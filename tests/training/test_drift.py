@@ -53,6 +53,7 @@ FASTER = {"only": replace(STAGES["only"], min_lr_ratio=0.5)}
         ({"weight_decay": 0.1}, "model.weight_decay: saved 0.0, now 0.1"),
         ({"stages": FASTER}, "stages.only.min_lr_ratio: saved 0.1, now 0.5"),
         ({"data": {"max_seq_length": 190}}, "data.max_seq_length: saved 192, now 190"),
+        ({"data": {"blank_image": "vision"}}, "data.blank_image: saved None, now vision"),
         ({"trainer": {"gradient_clip_val": 1.0}}, "trainer.gradient_clip_val: saved None, now 1.0"),
     ],
 )

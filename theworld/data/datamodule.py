@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -15,11 +14,12 @@ from theworld.data.packing.loader import FixedLoader, LoaderState, PlanLoader
 from theworld.data.packing.mixture import Mixture
 from theworld.data.packing.packed_rows import fixed_rows
 from theworld.data.packing.step_size import check_step_size, steps_to_overfit
+from theworld.data.pictures.blank import BlankImage
 from theworld.data.pictures.regions import RegionStyle
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.samples import OSDSamples, Prompts
 from theworld.data.shards.node_cache import CACHE_BYTES, CACHE_FOLDER
-from theworld.data.splits import SourceConfig, SourceOpener, check_cache, check_settings, check_sources, mixture
+from theworld.data.splits import SourceConfig, SourceOpener, check_cache, check_settings, check_sources, drawn, mixture
 from theworld.data.synthetic import SyntheticScenes
 from theworld.types import Batch, PromptBatch
 
@@ -62,6 +62,7 @@ class OSDDataModule(LightningDataModule):
         test_batch_size: Most prompts of a test batch.
         skip_malformed: False stops at the first malformed row of a file without an index; True excludes such rows and
             counts them. (Where a row is not even closed, only `theworld data index` finds the next one.)
+        blank_image: For controls: the tower, `vision` or `world`, that sees a plain colour (`TheWorldProcessor`).
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class OSDDataModule(LightningDataModule):
         seed: int = 0,
         test_batch_size: int = 32,
         skip_malformed: bool = False,
+        blank_image: BlankImage | None = None,
     ):
         super().__init__()
         of_format = partial(SourceConfig, row_format=row_format)
@@ -139,6 +141,7 @@ class OSDDataModule(LightningDataModule):
         self.seed = seed
         self.test_batch_size = test_batch_size
         self.skip_malformed = skip_malformed
+        self.blank_image = blank_image
         self._processor: TheWorldProcessor | None = None
         self._samples: dict[str, OSDSamples] = {}
         self._mixture: Mixture | None = None
@@ -155,6 +158,7 @@ class OSDDataModule(LightningDataModule):
                 num_world_tokens=self.num_world_tokens,
                 world_image_size=self.world_image_size,
                 enable_world=self.enable_world,
+                blank_image=self.blank_image,
             )
         return self._processor
 
@@ -166,12 +170,8 @@ class OSDDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the sources that `stage` needs, and print what was found."""
         if self.synthetic is not None:
-            made = self.synthetic.generate(progress=False)
-            for split, source in self._sources.items():
-                path, images = getattr(made, f"{split}_path"), getattr(made, f"{split}_images")
-                self._sources[split] = replace(source, path=str(path), images=str(images))
-        splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
-        for split in splits:
+            self._sources = drawn(self._sources, self.synthetic)
+        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             if self._sources[split].is_given and split not in self._samples:
                 self._samples[split] = self._open(self._sources[split])
         if stage == "fit" and self._mixture is None:

@@ -21,12 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, Gemma3ImageProcessorPil, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from theworld.assets import resolve
+from theworld.data.pictures.blank import BlankImage, blank_picture, check_blank
 from theworld.data.pictures.images import world_pixels
 from theworld.data.pictures.regions import Turn
 from theworld.data.pictures.vision_pixels import VisionPixels
+from theworld.data.stored_settings import num_image_tokens, recorded_blank_image, token_id
 from theworld.types import IGNORE_INDEX, Sample, TokenType
 
 START_OF_TURN = "<start_of_turn>"
@@ -51,6 +52,8 @@ class TheWorldProcessor:
         start_of_world: Token that opens the world block.
         world_placeholder: Token that stands for one world token.
         end_of_world: Token that closes the world block.
+        blank_image: Which tower sees a plain colour in place of the image: `vision`, `world` or `none`. For
+            controls only: anything but `none` is warned of, and `save_pretrained` writes it down.
 
     Attributes:
         fixed_tokens: Tokens of every sample before its first question: world block, image block, turn header.
@@ -68,7 +71,9 @@ class TheWorldProcessor:
         start_of_world: str = "<unused0>",
         world_placeholder: str = "<unused1>",
         end_of_world: str = "<unused2>",
+        blank_image: BlankImage = "none",
     ):
+        check_blank(blank_image)
         if num_image_tokens < 1 or (enable_world and (num_world_tokens < 1 or world_image_size < 1)):
             raise ValueError(
                 f"found num_image_tokens={num_image_tokens}, num_world_tokens={num_world_tokens}, "
@@ -81,13 +86,14 @@ class TheWorldProcessor:
         self.num_world_tokens = num_world_tokens if enable_world else 0
         self.world_image_size = world_image_size
         self.enable_world = enable_world
-        self.bos_token_id = _token_id(tokenizer, tokenizer.bos_token)
-        self.pad_token_id = _token_id(tokenizer, tokenizer.pad_token)
-        self.end_of_turn_id = _token_id(tokenizer, END_OF_TURN)
-        self.image_token_id = _token_id(tokenizer, IMAGE_PLACEHOLDER)
-        self.start_of_world_id = _token_id(tokenizer, start_of_world)
-        self.world_token_id = _token_id(tokenizer, world_placeholder)
-        self.end_of_world_id = _token_id(tokenizer, end_of_world)
+        self.blank_image = blank_image
+        self.bos_token_id = token_id(tokenizer, tokenizer.bos_token)
+        self.pad_token_id = token_id(tokenizer, tokenizer.pad_token)
+        self.end_of_turn_id = token_id(tokenizer, END_OF_TURN)
+        self.image_token_id = token_id(tokenizer, IMAGE_PLACEHOLDER)
+        self.start_of_world_id = token_id(tokenizer, start_of_world)
+        self.world_token_id = token_id(tokenizer, world_placeholder)
+        self.end_of_world_id = token_id(tokenizer, end_of_world)
         if len({self.start_of_world_id, self.world_token_id, self.end_of_world_id}) < 3:
             raise ValueError(
                 f"start_of_world, world_placeholder and end_of_world are {start_of_world!r}, {world_placeholder!r}, "
@@ -113,6 +119,7 @@ class TheWorldProcessor:
         num_world_tokens: int,
         world_image_size: int,
         enable_world: bool = True,
+        blank_image: BlankImage | None = None,
         revision: str | None = None,
     ) -> TheWorldProcessor:
         """Load tokenizer and image processor of a base model or of an export of ours.
@@ -122,16 +129,19 @@ class TheWorldProcessor:
             num_world_tokens: As in the constructor.
             world_image_size: As in the constructor.
             enable_world: As in the constructor.
+            blank_image: As in the constructor; by default `none`, which an export that was trained on blank pictures
+                refuses: it must be said which of the two is meant.
             revision: Commit of a Hub repository.
         """
         name = resolve(name_or_path)
         return cls(
             AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False),
             Gemma3ImageProcessorPil.from_pretrained(name, revision=revision, do_pan_and_scan=False),
-            num_image_tokens=_num_image_tokens(name, revision),
+            num_image_tokens=num_image_tokens(name, revision),
             num_world_tokens=num_world_tokens,
             world_image_size=world_image_size,
             enable_world=enable_world,
+            blank_image=recorded_blank_image(name, revision, chosen=blank_image),
         )
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -141,6 +151,7 @@ class TheWorldProcessor:
         self.tokenizer.save_pretrained(directory)
         self.image_processor.save_pretrained(directory)
         config = {"processor_class": "Gemma3Processor", "image_seq_length": self.num_image_tokens}
+        config |= {} if self.blank_image == "none" else {"blank_image": self.blank_image}
         (directory / "processor_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @property
@@ -212,13 +223,16 @@ class TheWorldProcessor:
 
     def pixels(self, image: Image.Image | None) -> Tensor:
         """What the vision tower sees: float32[I, 3, H, W], normalised as its checkpoint says; `I` is 1 or 0."""
+        if image is not None and self.blank_image == "vision":
+            image = blank_picture(image)
         return self._vision_pixels(image)
 
     def world_pixels(self, image: Image.Image | None) -> Tensor:
         """What the world encoder sees: float32[W, 3, h, w] in [-1, 1]; `W` is 0 with the world off or no image."""
         if not self.enable_world or image is None:
             return torch.empty(0, 3, self.world_image_size, self.world_image_size)
-        return world_pixels(image, self.world_image_size)[None]  # (W, 3, h, w)
+        shown = blank_picture(image) if self.blank_image == "world" else image
+        return world_pixels(shown, self.world_image_size)[None]  # (W, 3, h, w)
 
     def _make_opening(self) -> list[int]:
         """World block, first turn header and image block; ends where the first question begins."""
@@ -272,29 +286,3 @@ class TheWorldProcessor:
             pixel_values=self.pixels(image),
             world_pixel_values=self.world_pixels(image),
         )
-
-
-def _token_id(tokenizer: PreTrainedTokenizerBase, token: str | None) -> int:
-    found = tokenizer.convert_tokens_to_ids(token) if token is not None else None
-    if not isinstance(found, int) or (found == tokenizer.unk_token_id and token != tokenizer.unk_token):
-        raise ValueError(
-            f"the tokenizer has no token {token!r}, expected Gemma 3's special tokens; "
-            "use Gemma's tokenizer or name another token."
-        )
-    return found
-
-
-def _num_image_tokens(name: str, revision: str | None) -> int:
-    """From `processor_config.json`, else from the model's `config.json`."""
-    for file, key in (("processor_config.json", "image_seq_length"), ("config.json", "mm_tokens_per_image")):
-        path = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
-        if path is None:
-            continue
-        config = json.loads(Path(path).read_text())
-        for holder in (config, config.get("gemma_config", {})):
-            if key in holder:
-                return int(holder[key])
-    raise ValueError(
-        f"{name}: found no number of image tokens, expected image_seq_length in processor_config.json or "
-        "mm_tokens_per_image in config.json."
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from theworld.data.features.preprocessing import preprocessing_sha256
@@ -19,6 +19,7 @@ from theworld.data.rows.osd import OSDRows
 from theworld.data.samples import OSDSamples
 from theworld.data.shards.store import ShardStore
 from theworld.data.stores import FolderStore, RowStore
+from theworld.data.synthetic import SyntheticScenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +222,16 @@ def check_settings(
             raise ValueError(f"{name} is {value}, expected at least 1.")
     if region_style not in ("box", "mask"):
         raise ValueError(f"region_style is {region_style!r}, expected 'box' or 'mask'.")
+
+
+def drawn(splits: Mapping[str, SourceConfig], scenes: SyntheticScenes) -> dict[str, SourceConfig]:
+    """The sources of the splits, once the scenes are drawn."""
+    made = scenes.generate(progress=False)
+    places = {split: (getattr(made, f"{split}_path"), getattr(made, f"{split}_images")) for split in splits}
+    return {
+        split: replace(source, path=str(places[split][0]), images=str(places[split][1]))
+        for split, source in splits.items()
+    }
 
 
 def mixture(configs: Sequence[SourceConfig], samples: Sequence[OSDSamples]) -> Mixture:

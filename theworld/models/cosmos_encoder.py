@@ -74,3 +74,25 @@ def new_projector(config: TheWorldConfig, *, target_rms: float) -> WorldProjecto
         latent_cells=config.latent_cells,
         target_rms=target_rms,
     )
+
+
+def world_tokens(
+    encoder: CosmosEncoder | None, pixels: Tensor | None, latents: Tensor | None, *, like: Tensor
+) -> Tensor:
+    """World tokens of frames, or of latents made before.
+
+    Args:
+        encoder: The world branch; None in a model without one.
+        pixels: float[W, 3, h, w] in [-1, 1], or none.
+        latents: float[W, C, F, h/8, w/8] in their place, as the world encoder gives them.
+        like: float[·, D]: type, device and width of the answer where there are no frames.
+
+    Returns:
+        float[W, N, D]; W is 0 without frames.
+    """
+    given = pixels if latents is None else latents
+    if given is None or len(given) == 0:
+        return like.new_empty(0, 0, like.shape[1])
+    if encoder is None:
+        raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
+    return encoder(given) if latents is None else encoder.projector(latents)

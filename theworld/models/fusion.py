@@ -1,12 +1,58 @@
 """Putting features into their placeholders, with an exact count and no wait for the device.
 
+An audit's intervention (`model.intervention`) comes between the towers and the placeholders.
+
 B rows of a batch · T tokens of a row · S sources (images or frames) · N tokens of one source · D hidden size
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+from theworld.models.cosmos_encoder import world_tokens
+from theworld.models.image_features import image_tokens
+from theworld.types import TokenType
+
+if TYPE_CHECKING:
+    from theworld.models.theworld import TheWorld
+
+
+def fuse(
+    model: TheWorld,
+    input_ids: Tensor,
+    types: Tensor,
+    *,
+    pixel_values: Tensor | None,
+    image_features: Tensor | None,
+    world_pixel_values: Tensor | None,
+    world_latents: Tensor | None,
+) -> tuple[Tensor, int]:
+    """Text, image and world tokens in one sequence.
+
+    Args:
+        model: Whose towers and embedding they come from.
+        input_ids: int64[B, T].
+        types: int64[B, T], values of `TokenType`.
+        pixel_values: As in `TheWorld.forward`, like the three below.
+        image_features: In place of `pixel_values`.
+        world_pixel_values: Frames.
+        world_latents: In place of `world_pixel_values`.
+
+    Returns:
+        float[B, T, D], and the number of images.
+    """
+    images = image_tokens(model.gemma, pixel_values, image_features)  # (I, N, D)
+    worlds = world_tokens(  # (W, N, D)
+        model.cosmos_encoder, world_pixel_values, world_latents, like=model.gemma.lm_head.weight
+    )
+    if model.intervention is not None:
+        images, worlds = model.intervention.tokens(model, images, worlds)
+    embeds = model.get_input_embeddings()(input_ids)  # (B, T, D)
+    embeds = fill_placeholders(embeds, types == TokenType.IMAGE, images, what="image")
+    return fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world"), len(images)
 
 
 def fill_placeholders(embeds: Tensor, where: Tensor, features: Tensor, *, what: str) -> Tensor:

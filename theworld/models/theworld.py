@@ -26,9 +26,9 @@ from theworld.models.attention.rule import documents, restarting_positions
 from theworld.models.configuration import ProjectionArchitecture, ProjectionMode, TheWorldConfig
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.decoder import CACHE, decode, decode_live
-from theworld.models.fusion import fill_placeholders
+from theworld.models.fusion import fuse
 from theworld.models.generation import WorldGenerationMixin
-from theworld.models.image_features import image_tokens
+from theworld.models.interventions import Intervention
 from theworld.models.losses import find_target_positions, target_cross_entropy
 from theworld.models.parameter_groups import parameter_groups
 from theworld.types import LiveRows, TokenType
@@ -79,6 +79,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         self.gemma = Gemma3ForConditionalGeneration(config.gemma_config)
         self.gemma.model.language_model.config._attn_implementation = backends.NAME
         self.attention_backend: backends.AttentionBackend = "sdpa"
+        self.intervention: Intervention | None = None  # of an audit
         self.cosmos_encoder = CosmosEncoder.from_config(config) if config.enable_world else None
         self.post_init()
         if self.cosmos_encoder is not None and not self.cosmos_encoder.projector.target_rms.is_meta:
@@ -212,21 +213,23 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         else:
             types = self.token_types(input_ids) if token_type_ids is None else token_type_ids
             document_ids = documents(input_ids, document_ids, attention_mask)
-            images = image_tokens(self.gemma, pixel_values, image_features)  # (I, N, D)
-            worlds = self._world_tokens(world_pixel_values, world_latents)  # (W, N, D)
-            embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
-            embeds = fill_placeholders(embeds, types == TokenType.IMAGE, images, what="image")
-            embeds = fill_placeholders(embeds, types == TokenType.WORLD, worlds, what="world")
-            mask = masks_of(document_ids, types, num_images=len(images))
+            frames = {"world_pixel_values": world_pixel_values, "world_latents": world_latents}
+            seen = {"pixel_values": pixel_values, "image_features": image_features} | frames
+            embeds, num_images = fuse(self, input_ids, types, **seen)  # (B, T, D)
+            mask = masks_of(document_ids, types, num_images=num_images)
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
+        if self.intervention is not None:
+            mask = self.intervention.masked(mask, cache=cache, new_tokens=input_ids.shape[1])
         output = TheWorldOutput()
         decoder = self.gemma.model.language_model
         if live_rows is None:
             hidden, cache = decode(decoder, embeds, position_ids, mask, cache=cache, use_cache=bool(use_cache))
             if cache is not None:
                 output[CACHE] = cache
-        elif not isinstance(mask, dict) or position_ids is None or labels is None or logits_to_keep is not None:
-            raise ValueError("found live_rows with a cache, without labels or with logits_to_keep: for training only")
+        elif self.intervention is not None or logits_to_keep is not None:
+            raise ValueError("found live_rows with logits_to_keep or an intervention: they are for training only")
+        elif not isinstance(mask, dict) or position_ids is None or labels is None:
+            raise ValueError("found live_rows with a cache or without labels: they are for training only")
         else:
             hidden = decode_live(decoder, embeds, position_ids, mask, live_rows, masks_of=masks_of)  # (1, R, D)
         if labels is not None:
@@ -265,15 +268,6 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         if self.config.enable_world:
             types = torch.where(input_ids == self.config.world_token_id, TokenType.WORLD, types)
         return types
-
-    def _world_tokens(self, world_pixel_values: Tensor | None, world_latents: Tensor | None) -> Tensor:
-        """float[W, N, D]; W is 0 without frames."""
-        given = world_pixel_values if world_latents is None else world_latents
-        if given is None or len(given) == 0:
-            return self.gemma.lm_head.weight.new_empty(0, 0, self.config.hidden_size)
-        if self.cosmos_encoder is None:
-            raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
-        return self.cosmos_encoder(given) if world_latents is None else self.cosmos_encoder.projector(world_latents)
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each group that the model has; tied weights count once."""

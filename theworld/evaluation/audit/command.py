@@ -1,0 +1,105 @@
+"""`theworld audit`: load an export and a test set, run all arms, write what was found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from rich import print as rich_print
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PretrainedConfig
+
+from theworld.assets import resolve
+from theworld.data.pictures.blank import BlankImage
+from theworld.data.pictures.regions import RegionStyle
+from theworld.data.processor import TheWorldProcessor
+from theworld.data.shards.node_cache import CACHE_BYTES, CACHE_FOLDER
+from theworld.data.splits import SourceConfig, SourceOpener
+from theworld.evaluation.audit.findings import Settings
+from theworld.evaluation.audit.page import table, write_page
+from theworld.evaluation.audit.run import audit
+from theworld.models.configuration import TheWorldConfig
+from theworld.models.theworld import TheWorld
+
+
+def audit_model(
+    model: str,
+    *,
+    rows: str,
+    images: str,
+    output: str,
+    batch_size: int = 32,
+    max_new_tokens: int = 32,
+    probes: int = 8,
+    seed: int = 0,
+    level: float = 0.05,
+    region_style: RegionStyle = "box",
+    max_seq_length: int = 6144,
+    blank_image: BlankImage | None = None,
+    device: str | None = None,
+) -> None:
+    """Ask whether a model relies on its world tokens or on its image: the same questions with each of them taken away.
+
+    Writes `audit.json`, `report.html`, `audit.png` and `predictions/<arm>.jsonl`. Arms that cannot differ because a
+    branch is disconnected are an error, with status 1, which names the likely cause; the files are written even so.
+
+    Args:
+        model: Folder of an export with a world branch.
+        rows: Test rows in OSD's schema, one question each.
+        images: Folder of their images.
+        output: Folder for the report.
+        batch_size: Most prompts of a batch.
+        max_new_tokens: Longest answer, in tokens.
+        probes: Samples over which attention and gradients are measured.
+        seed: Of the noise and of the exchange between samples.
+        level: Of significance, for the verdicts.
+        region_style: How regions are drawn, as in training.
+        max_seq_length: Longest row in tokens; longer ones are not asked.
+        blank_image: Of a control: the tower that sees plain colours, as the export was trained.
+        device: Where to compute; by default a GPU if there is one.
+    """
+    settings = Settings(batch_size=batch_size, max_new_tokens=max_new_tokens, probes=probes, seed=seed, level=level)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loaded = _load(model).to(place).eval()
+    config = loaded.config
+    processor = TheWorldProcessor.from_pretrained(
+        model,
+        num_world_tokens=config.num_world_tokens if config.enable_world else 0,
+        world_image_size=config.world_image_size,
+        enable_world=config.enable_world,
+        blank_image=blank_image,
+    )
+    opener = SourceOpener(
+        processor=processor,
+        max_seq_length=max_seq_length,
+        region_style=region_style,
+        skip_malformed=False,
+        cache_dir=CACHE_FOLDER,
+        cache_bytes=CACHE_BYTES,
+    )
+    samples = opener.open(SourceConfig(name="audit", path=rows, images=images))
+    print(samples.index.summary())
+    with _progress() as progress:
+        findings = audit(loaded, samples, settings, progress=progress, name=model)
+    rich_print(table(findings))
+    folder = Path(output).expanduser()
+    for path in [*findings.write(folder), *write_page(findings, folder)]:
+        print(f"Wrote {path}")
+    if findings.errors:
+        sys.exit("theworld audit: " + "\n".join(findings.errors))
+
+
+def _load(model: str) -> TheWorld:
+    """An export as it was trained, also one without a world branch, which the audit then refuses with its reason."""
+    stored, _ = PretrainedConfig.get_config_dict(resolve(model))
+    if stored.get("model_type") != TheWorldConfig.model_type:
+        raise ValueError(
+            f"found model_type {stored.get('model_type')!r} in {model}, expected an export of a training run; a base "
+            "has no trained world projector that could be audited"
+        )
+    return TheWorld.from_pretrained(model, enable_world=bool(stored["enable_world"]))
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
+from theworld.evaluation_cli import COMMANDS, evaluation_command
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
@@ -199,6 +200,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["data"]:
         data_tool(words[1:])
         return
+    if words[:1] and words[0] in COMMANDS:
+        evaluation_command(words)
+        return
     settings = {
         "trainer_defaults": {"max_epochs": -1, "num_sanity_val_steps": 0, "log_every_n_steps": 10},
         "seed_everything_default": 0,
@@ -207,7 +211,7 @@ def main(args: Sequence[str] | None = None) -> None:
     }
     if words[:1] == ["replay"]:
         replay_step(words[1:], **settings)
-    description = f"Train and test TheWorld. Tools: theworld replay, theworld data {', '.join(TOOLS)}."
+    description = f"Train and test TheWorld. Tools: theworld {', '.join(COMMANDS)}, replay, data {', '.join(TOOLS)}."
     settings["parser_kwargs"] = {"prog": "theworld", "description": description}
     TheWorldCLI(TheWorldModule, OSDDataModule, **settings, args=None if args is None else words)
 

@@ -1,6 +1,8 @@
 """`theworld score …`: what is done with a model's answers, each command a typed function.
 
     theworld score predictions.jsonl --output scored
+    theworld evaluate --model outputs/stage3/export/language --benchmark srgpt --path SpatialRGPT-Bench_v1.json \
+        --images omni3d --output outputs/srgpt
 
 A command's positional arguments and flags are its function's parameters; `theworld score --help` lists them.
 """
@@ -13,6 +15,7 @@ from collections.abc import Callable, Sequence
 from jsonargparse import ArgumentParser
 from rich import print as rich_print
 
+from theworld.evaluation.evaluate import evaluate
 from theworld.evaluation.report import Report, read_predictions
 
 
@@ -42,5 +45,5 @@ def score(predictions: str, *, output: str) -> None:
         print(f"Wrote {path}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"score": score}
+COMMANDS: dict[str, Callable[..., None]] = {"score": score, "evaluate": evaluate}
 """Commands by name; `theworld.cli` sends them here."""

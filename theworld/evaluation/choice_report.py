@@ -1,24 +1,16 @@
-"""Answers to multiple-choice and true/false questions → a table and a summary, beside the best constant and chance.
-
-The numbers that the benchmarks' authors publish are weighted means of accuracies: CV-Bench ½·((ADE20K + COCO)/2 +
-Omni3D), BLINK the mean over its subtasks, VSR plain accuracy. Their intervals combine Wilson's by the square-and-add
-method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008):
-
-    low = Σ wᵢ pᵢ − √ Σ (wᵢ (pᵢ − lowᵢ))²,   high = Σ wᵢ pᵢ + √ Σ (wᵢ (highᵢ − pᵢ))²
-"""
+"""Answers to multiple-choice and true/false questions → a table and a summary, beside the best constant and chance."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
+from theworld.evaluation.choice_rows import ChoiceRow, Official, official_number
 from theworld.evaluation.choices import CHOICE_SCORER_VERSION, ChoiceOutcome, score_letter, score_truth
-from theworld.evaluation.statistics import Interval, PairedTest, mcnemar_exact, wilson_interval
-
-CV_BENCH_WEIGHTS = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}
+from theworld.evaluation.statistics import PairedTest, mcnemar_exact, wilson_interval
 
 Json = str | float | None | list["Json"] | dict[str, "Json"]
 
@@ -44,53 +36,6 @@ class ChoiceAnswer:
     choices: tuple[str, ...]
     truth: str
     text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChoiceRow:
-    """One line of the table.
-
-    Attributes:
-        name: Category, group or `overall`.
-        n: Questions.
-        correct: Right answers.
-        unparsed: Answers that could not be read (they count as wrong).
-        interval: Wilson's 95 % interval of the accuracy.
-        best_constant: Accuracy of the constant answer that is right most often in each category, an oracle.
-        chance: Expected accuracy of guessing.
-        shares: Share of each true answer: letters, or `yes` and `no`.
-    """
-
-    name: str
-    n: int
-    correct: int
-    unparsed: int
-    interval: Interval
-    best_constant: float
-    chance: float
-    shares: dict[str, float]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers, the unparsed ones included in the denominator."""
-        return self.correct / self.n
-
-
-@dataclass(frozen=True, kw_only=True)
-class Official:
-    """The number that a benchmark's authors publish.
-
-    Attributes:
-        name: What it is.
-        value: Between 0 and 1.
-        interval: 95 %.
-        best_constant: The same number of the best constant answers.
-    """
-
-    name: str
-    value: float
-    interval: Interval
-    best_constant: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +99,7 @@ class ChoiceReport:
             categories=categories,
             groups=() if [r.name for r in groups] == [r.name for r in categories] else groups,
             overall=overall,
-            official=_official(benchmark, groups, overall),
+            official=official_number(benchmark, groups, overall),
             paired_test=mcnemar_exact([outcome.correct for outcome in outcomes], constant),
         )
 
@@ -209,40 +154,6 @@ class ChoiceReport:
         elif self.benchmark == "cvbench":
             lines.append("no official number: a source is missing; it needs ADE20K, COCO and Omni3D")
         return "\n".join(lines)
-
-
-def weighted_mean(parts: Sequence[ChoiceRow], weights: Sequence[float]) -> tuple[float, Interval]:
-    """Σ wᵢ pᵢ of accuracies, and its 95 % interval from theirs (see the top of this file).
-
-    Args:
-        parts: Rows of different questions.
-        weights: One a row.
-    """
-    pairs = list(zip(parts, weights, strict=True))
-    mean = sum(weight * row.accuracy for row, weight in pairs)
-    below = sum((weight * (row.accuracy - row.interval.low)) ** 2 for row, weight in pairs) ** 0.5
-    above = sum((weight * (row.interval.high - row.accuracy)) ** 2 for row, weight in pairs) ** 0.5
-    return mean, Interval(max(0.0, mean - below), min(1.0, mean + above))
-
-
-def _official(benchmark: str, groups: Sequence[ChoiceRow], overall: ChoiceRow) -> Official | None:
-    by_name: Mapping[str, ChoiceRow] = {row.name: row for row in groups}
-    if benchmark == "cvbench":
-        if set(by_name) != set(CV_BENCH_WEIGHTS):
-            return None
-        name, weights = "CV-Bench accuracy, ½((ADE20K + COCO)/2 + Omni3D)", CV_BENCH_WEIGHTS
-    elif benchmark == "blink":
-        name, weights = f"mean over {len(by_name)} subtasks", {group: 1 / len(by_name) for group in by_name}
-    else:
-        return Official(
-            name="accuracy",
-            value=overall.accuracy,
-            interval=overall.interval,
-            best_constant=overall.best_constant,
-        )
-    value, interval = weighted_mean([by_name[group] for group in weights], list(weights.values()))
-    constant = sum(weight * by_name[group].best_constant for group, weight in weights.items())
-    return Official(name=name, value=value, interval=interval, best_constant=constant)
 
 
 def _score(answer: ChoiceAnswer, scoring: str) -> ChoiceOutcome:

@@ -80,7 +80,7 @@ class ChoiceReport:
             raise ValueError(f"found ids {repeated[:5]} twice, expected one answer a question; report one model a time")
         ordered = sorted(answers, key=lambda answer: answer.id)
         outcomes = [_score(answer, scoring) for answer in ordered]
-        constant = _constant_outcomes(ordered, outcomes)
+        constant = _constant_outcomes([a.category if scoring == "letter" else "" for a in ordered], outcomes)
         guesses = [1 / len(answer.choices) for answer in ordered]
 
         def rows(names: Sequence[str]) -> tuple[ChoiceRow, ...]:
@@ -142,7 +142,8 @@ class ChoiceReport:
 
     def _verdict(self) -> str:
         lines = [
-            "* oracle: the constant answer that is right most often in each category, chosen on this very set",
+            "* oracle: the constant answer that is right most often, chosen on this very set"
+            + ("" if self.benchmark == "vsr" else " for each category"),
             f"alone right on {self.paired_test.only_first} (model) and {self.paired_test.only_second} (best constant): "
             f"exact McNemar p = {self.paired_test.p_value:.3g}",
         ]
@@ -163,13 +164,13 @@ def _score(answer: ChoiceAnswer, scoring: str) -> ChoiceOutcome:
     return score_letter(answer.text, choices=answer.choices, truth=answer.truth)
 
 
-def _constant_outcomes(answers: Sequence[ChoiceAnswer], outcomes: Sequence[ChoiceOutcome]) -> list[bool]:
-    """Whether the most frequent truth of its category answers each question right; ties go to the first letter."""
+def _constant_outcomes(templates: Sequence[str], outcomes: Sequence[ChoiceOutcome]) -> list[bool]:
+    """Whether the most frequent truth of its template answers each question right; ties go to the first letter."""
     truths: dict[str, Counter[str]] = {}
-    for answer, outcome in zip(answers, outcomes, strict=True):
-        truths.setdefault(answer.category, Counter())[outcome.truth] += 1
+    for template, outcome in zip(templates, outcomes, strict=True):
+        truths.setdefault(template, Counter())[outcome.truth] += 1
     best = {name: min(counts, key=lambda truth: (-counts[truth], truth)) for name, counts in truths.items()}
-    return [best[answer.category] == outcome.truth for answer, outcome in zip(answers, outcomes, strict=True)]
+    return [best[template] == outcome.truth for template, outcome in zip(templates, outcomes, strict=True)]
 
 
 def _row(

@@ -26,7 +26,8 @@ class ChoiceRow:
         correct: Right answers.
         unparsed: Answers that could not be read (they count as wrong).
         interval: Wilson's 95 % interval of the accuracy.
-        best_constant: Accuracy of the constant answer that is right most often in each category, an oracle.
+        best_constant: Accuracy of the constant letter that is right most often in each category, an oracle; of the
+            one constant `yes` or `no` for true/false.
         chance: Expected accuracy of guessing.
         shares: Share of each true answer: letters, or `yes` and `no`.
     """

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
-from rich import print as rich_print
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from theworld import __version__
 from theworld.data.features.preprocessing import preprocessing_sha256
-from theworld.data.inspection.contact_sheet import Card, contact_sheet
 from theworld.data.pictures.regions import RegionStyle
-from theworld.evaluation.answering import Answer, answer
-from theworld.evaluation.benchmarks.benchmark import Benchmark, Excluded, Item, check_items, prompt, show
+from theworld.evaluation.answered import answer_sheet, prediction_row
+from theworld.evaluation.answering import answer
+from theworld.evaluation.benchmarks.benchmark import Benchmark, Excluded, check_items, prompt
 from theworld.evaluation.benchmarks.opening import BenchmarkName, open_benchmark
 from theworld.evaluation.choice_report import ChoiceAnswer, ChoiceReport
 from theworld.evaluation.loaded_model import LoadedModel, load_model
@@ -29,8 +27,8 @@ from theworld.evaluation.prediction_file import Json, PredictionFile, settings_s
 from theworld.evaluation.report import Prediction, Report
 from theworld.types import FEATURES
 
-SHOWN = 12
-"""Questions on the contact sheet."""
+WIDTH_OF_A_FILE = 120
+"""Columns of the table when the standard output is no terminal."""
 
 
 def evaluate(
@@ -105,7 +103,7 @@ def evaluate(
             )
             texts = {item.row.id: str(file.rows[item.row.id]["prediction"]) for item in opened.items}
     table, summary = score(opened, texts)
-    rich_print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(table)
     _write(Path(output), summary | {"settings_sha256": settings_sha256(decisive)}, opened, texts, region_style)
     if opened.excluded:
         print(f"{len(opened.excluded)} faulty rows were left out; {Path(output) / 'settings.json'} lists them")
@@ -143,26 +141,6 @@ def score(benchmark: Benchmark, texts: dict[str, str]) -> tuple[Table, dict[str,
     return report.table(), {"benchmark": benchmark.name, "report": report.summary()}
 
 
-def prediction_row(benchmark: Benchmark, item: Item, answered: Answer) -> dict[str, Json]:
-    """One line of `predictions.jsonl`: all that is needed to score the answer again, and to find its picture."""
-    question = item.question
-    return {
-        "id": question.id,
-        "question": question.question,
-        "ground_truth": question.answer,
-        "prediction": answered.text,
-        "qa_type": question.qa_type,
-        "qa_category": question.qa_category,
-        "benchmark": benchmark.name,
-        "group": item.group,
-        "choices": list(item.choices),
-        "image": item.image,
-        "regions": [list(box) for box in item.row.boxes],
-        "num_tokens": len(answered.tokens),
-        "is_complete": answered.is_complete,
-    }
-
-
 def _answer_rest(
     benchmark: Benchmark,
     loaded: LoadedModel,
@@ -196,7 +174,9 @@ def _checked(
 ) -> Benchmark:
     """The benchmark without the questions that cannot be asked, if leaving them out is allowed."""
     task = progress.add_task(f"checking {benchmark.name}", total=len(benchmark.items))
-    faults = check_items(benchmark, loaded.processor, region_style=region_style, checked=lambda: progress.advance(task))
+    faults = check_items(
+        benchmark, loaded.processor, region_style=region_style, on_checked=lambda: progress.advance(task)
+    )
     if not faults:
         return benchmark
     if not skip_malformed or len(faults) == len(benchmark.items):
@@ -262,25 +242,6 @@ def _write(
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     answer_sheet(benchmark, benchmark.items, texts, region_style=region_style).save(folder / "look.png")
     print(f"Wrote predictions.jsonl, settings.json, summary.json and look.png to {folder}")
-
-
-def answer_sheet(
-    benchmark: Benchmark, items: Sequence[Item], texts: dict[str, str], *, region_style: RegionStyle
-) -> Image.Image:
-    """A picture of some questions as the model saw them, with its answers and the truth."""
-    chosen = np.unique(np.linspace(0, len(items) - 1, min(SHOWN, len(items))).round().astype(int))
-    cards = []
-    for item in (items[number] for number in chosen):
-        question = item.question
-        cards.append(
-            Card(
-                title=question.id,
-                notes=(question.qa_category, f"truth: {question.answer}"),
-                image=show(benchmark, item, region_style=region_style).image,
-                turns=((question.question, texts[question.id] or "(no text)"),),
-            )
-        )
-    return contact_sheet(cards, title=f"{benchmark.name}: {len(cards)} of {len(items):,} answers")
 
 
 def _progress() -> Progress:

@@ -123,7 +123,7 @@ def prompt(
 
 
 def check_items(
-    benchmark: Benchmark, processor: TheWorldProcessor, *, region_style: RegionStyle, checked: Callable[[], object]
+    benchmark: Benchmark, processor: TheWorldProcessor, *, region_style: RegionStyle, on_checked: Callable[[], object]
 ) -> dict[str, str]:
     """Read every question and image header before the first answer is generated.
 
@@ -131,7 +131,7 @@ def check_items(
         benchmark: To check.
         processor: Tokenises every question, which finds control tokens of the model in it.
         region_style: With `mask`, every mask is checked too.
-        checked: Called after each question, for a progress bar.
+        on_checked: Called after each question, for a progress bar.
 
     Returns:
         Why a question cannot be asked, by its id; empty if all can.
@@ -142,7 +142,7 @@ def check_items(
             _check(benchmark, item, processor, region_style)
         except ValueError as error:
             faults[item.row.id] = f"{benchmark.place(item.number)}, id {item.row.id!r}: {error}"
-        checked()
+        on_checked()
     return faults
 
 

@@ -67,6 +67,12 @@ def blink(
             )
         return made
 
+    held = {row.get("sub_task") for row in table.rows}
+    if absent := [subtask for subtask in subtasks if subtask not in held]:
+        raise ValueError(
+            f"found no row of {', '.join(absent)} in {', '.join(str(path) for path in paths)}, expected some: the mean "
+            "over subtasks would be of others; fetch them, or name the subtasks that are there with --subtasks."
+        )
     items, excluded = collect(table.rows, item, skip_malformed=skip_malformed, place=table.place)
 
     def read_image(item: Item) -> bytes:

@@ -159,4 +159,6 @@ def test_the_synthetic_tool_generates_with_the_given_settings(monkeypatch, capsy
 def test_help_names_the_tools(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "theworld data synthetic, index, shard, cache, inspect" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "data synthetic, index, shard, cache, inspect" in printed
+    assert "Tools: theworld score" in printed

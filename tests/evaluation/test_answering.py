@@ -9,7 +9,7 @@ import torch
 
 from tests.evaluation.benchmarks import published
 from theworld.data.packing.collator import pad
-from theworld.evaluation.answering import answer, answer_batch
+from theworld.evaluation.answering import _generate, answer, answer_batch
 from theworld.evaluation.benchmarks.benchmark import prompt
 from theworld.evaluation.benchmarks.opening import open_benchmark
 from theworld.types import PADDING_DOCUMENT
@@ -27,6 +27,17 @@ def prompts(loaded, tmp_path_factory):
 
 def answers(loaded, prompts, batch_size, tokens=24):
     return list(answer(loaded.model, loaded.processor, prompts, batch_size=batch_size, max_new_tokens=tokens))
+
+
+def prefills_of(model, run):
+    """What `run` gives the model in its first passes, row by row."""
+    given = []
+    hook = model.register_forward_pre_hook(lambda _, args, kwargs: given.append(kwargs["input_ids"]), with_kwargs=True)
+    try:
+        run()
+    finally:
+        hook.remove()
+    return [ids for ids in given if ids.shape[1] > 1]
 
 
 def test_a_batch_answers_as_each_prompt_alone(loaded, prompts):
@@ -47,16 +58,7 @@ def test_padding_that_is_attended_to_changes_answers(loaded, prompts):
 
 
 def test_what_generation_is_given_are_the_prompts_token_by_token(loaded, prompts):
-    given = []
-    forward = loaded.model.register_forward_pre_hook(
-        lambda _, args, kwargs: given.append(kwargs["input_ids"] if "input_ids" in kwargs else args[0]),
-        with_kwargs=True,
-    )
-    try:
-        answers(loaded, prompts, 8, tokens=2)
-    finally:
-        forward.remove()
-    prefills = [ids for ids in given if ids.shape[1] > 1]
+    prefills = prefills_of(loaded.model, lambda: answers(loaded, prompts, 8, tokens=2))
     assert [len(ids) for ids in prefills] == [8, 3]
     rows = [row for ids in prefills for row in ids]
     for row, sample in zip(rows, prompts, strict=True):
@@ -101,3 +103,32 @@ def test_what_cannot_be_answered_is_refused(loaded, prompts):
             answer_batch(loaded.model, loaded.processor, right, max_new_tokens=1)
     finally:
         loaded.model.eval()
+
+
+def test_near_ties_are_decided_without_the_other_rows(loaded, prompts, monkeypatch):
+    """Where everything counts as near, every row is answered again: alone, without padding, with its own pixels."""
+    alone = answers(loaded, prompts, 1)
+    assert [len(ids) for ids in prefills_of(loaded.model, lambda: answers(loaded, prompts, 8, tokens=2))] == [8, 3]
+    monkeypatch.setattr("theworld.evaluation.answering.NEAR_TIE", torch.inf)
+    again = prefills_of(loaded.model, lambda: answers(loaded, prompts, 8, tokens=2))
+    assert [len(ids) for ids in again] == [8, *[1] * 8, 3, *[1] * 3]
+    singles = [ids[0] for ids in again if len(ids) == 1]
+    assert all(torch.equal(ids, sample.input_ids) for ids, sample in zip(singles, prompts, strict=True))
+    assert answers(loaded, prompts, 8) == alone
+
+
+def test_how_near_a_tie_came_is_known(loaded, prompts):
+    """Against the logits themselves, for a row that ends before the others."""
+    model, processor = loaded.model, loaded.processor
+    stops = [processor.end_of_turn_id, processor.tokenizer.eos_token_id]
+    batch = pad(prompts, pad_token_id=processor.pad_token_id, side="left")
+    rows, least = _generate(model, processor, batch, stops, 24)
+    lengths = [next((place for place, token in enumerate(row) if token in stops), 23) + 1 for row in rows]
+    assert len(set(lengths)) > 1
+    for row, (tokens, length) in enumerate(zip(rows, lengths, strict=True)):
+        with torch.no_grad():
+            whole = torch.cat([prompts[row].input_ids, torch.tensor(tokens[:length])])[None]
+            pixels = prompts[row].pixel_values, prompts[row].world_pixel_values
+            logits = model(whole, pixel_values=pixels[0], world_pixel_values=pixels[1]).logits[0, -length - 1 : -1]
+        best = logits.topk(2, dim=-1).values
+        assert least[row] == pytest.approx(float((best[:, 0] - best[:, 1]).min()), abs=1e-4)

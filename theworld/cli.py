@@ -31,6 +31,7 @@ from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
 from theworld.training.callbacks.drift import DriftRefusal
 from theworld.training.callbacks.failure_event import FailureEvent
+from theworld.training.callbacks.fixed_prompts import FixedPrompts
 from theworld.training.callbacks.learning_rate_sweep import LearningRateSweep
 from theworld.training.callbacks.nonfinite import NonFiniteGuard
 from theworld.training.callbacks.preemption import Preemption
@@ -65,6 +66,7 @@ CALLBACKS = {
     "throughput": Throughput,
     "stage_validation": StageValidation,
     "validation_answers": ValidationAnswers,
+    "fixed_prompts": FixedPrompts,
     "stage_export": StageExport,
     "preemption": Preemption,
     "answer_table": AnswerTable,

@@ -1,6 +1,8 @@
-"""`theworld score …`, `theworld audit …`: what is done with a model's answers, each command a typed function.
+"""`theworld score …`, `evaluate …`, `audit …`: what is done with a model's answers, each command a typed function.
 
     theworld score predictions.jsonl --output scored
+    theworld evaluate --model outputs/stage3/export/language --benchmark srgpt --path SpatialRGPT-Bench_v1.json \
+        --images omni3d --output outputs/srgpt
     theworld audit export --rows test.json --images test --output audit
 
 A command's positional arguments and flags are its function's parameters; `theworld score --help` lists them.
@@ -14,6 +16,7 @@ from collections.abc import Callable, Sequence
 from jsonargparse import ArgumentParser
 
 from theworld.evaluation.audit.command import audit_model
+from theworld.evaluation.evaluate import evaluate
 from theworld.evaluation.scoring import score
 
 
@@ -30,5 +33,5 @@ def evaluation_command(args: Sequence[str]) -> None:
         sys.exit(f"theworld {name}: {error}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"audit": audit_model, "score": score}
+COMMANDS: dict[str, Callable[..., None]] = {"score": score, "evaluate": evaluate, "audit": audit_model}
 """Commands by name; `theworld.cli` sends them here."""

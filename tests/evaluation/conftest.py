@@ -1,12 +1,19 @@
-"""One way to write a question down in these tests."""
+"""One way to write a question down in these tests, and an export of the tiny base with a world branch to answer it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import pytest
+import torch
 
+from theworld.data.processor import TheWorldProcessor
+from theworld.evaluation.loaded_model import LoadedModel, load_model
+from theworld.models.theworld import TheWorld
 from theworld.types import Question
+
+WORLD_SIDE = 32
 
 
 class Ask(Protocol):
@@ -27,3 +34,21 @@ def ask() -> Ask:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny base with a new world projector, as a stage exports it."""
+    folder: Path = tmp_path_factory.mktemp("export")
+    torch.manual_seed(0)
+    model = TheWorld.from_pretrained("theworld-tiny", world_image_size=WORLD_SIDE, dtype=torch.float32)
+    model.save_pretrained(folder)
+    TheWorldProcessor.from_pretrained(
+        "theworld-tiny", num_world_tokens=model.config.num_world_tokens, world_image_size=WORLD_SIDE
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def loaded(export: str) -> LoadedModel:
+    return load_model(export, dtype=torch.float32, device=torch.device("cpu"))

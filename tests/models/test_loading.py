@@ -118,6 +118,18 @@ def test_bfloat16_keeps_the_statistics_in_float32(base, tmp_path, kind):
     assert torch.isfinite(out.loss)
 
 
+@pytest.mark.parametrize(("stored", "wanted"), [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)])
+def test_an_export_is_loaded_in_the_type_asked_for(base, tmp_path, stored, wanted):
+    model = load(base, dtype=stored)
+    model.save_pretrained(tmp_path / "export")
+    again = TheWorld.from_pretrained(tmp_path / "export", dtype=wanted)
+    assert {p.dtype for p in again.parameters()} == {wanted}
+    assert again.gemma.lm_head.weight is again.gemma.get_input_embeddings().weight
+    for (name, one), (_, other) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(one.to(wanted), other), name
+    assert again.cosmos_encoder.projector.target_rms.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("file", "stored", "named"),
     [

@@ -165,6 +165,7 @@ def test_answers_are_scored_printed_and_written(make_module, make_data, make_tra
 
     alone = make_data(test_batch_size=1)
     alone.setup("test")
+    module.eval()  # as the test loop has it
     answers = [answer.text for prompt in alone.test_dataloader() for answer in module.answer(prompt)]
     assert [line["prediction"] for line in lines] == answers
 

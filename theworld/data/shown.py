@@ -9,7 +9,7 @@ from PIL import Image
 from theworld.data.indexing.index import Index
 from theworld.data.pictures.images import load_image
 from theworld.data.pictures.regions import Region, RegionStyle, Turn, draw_regions, global_regions
-from theworld.data.rows.row import RowFormat
+from theworld.data.rows.row import ParsedRow, RowFormat
 from theworld.data.stores import RowStore
 
 
@@ -61,10 +61,23 @@ def describe_row(store: RowStore, index: Index, number: int, *, row_format: RowF
         OSError: It cannot be read at the moment.
     """
     row = row_format.parse(store.row_bytes(number), number=number, where=f"{store.name}, row {number}")
-    kept = int(index.kept_turns[number])
+    return describe_parsed(row, number=number, kept_turns=int(index.kept_turns[number]))
+
+
+def describe_parsed(row: ParsedRow, *, number: int, kept_turns: int) -> Described:
+    """The first `kept_turns` turns of a row, with region names, and the regions that they mention.
+
+    Args:
+        row: As its format understands it.
+        number: Row number in the source.
+        kept_turns: At least 1.
+
+    Raises:
+        ValueError: Regions and text do not fit together.
+    """
     named, regions = global_regions(row.turns, row.boxes, row.rles)
-    mentioned = tuple(region for region in regions if region.first_turn < kept)
-    return Described(number=number, id=row.id, turns=named[:kept], regions=mentioned)
+    mentioned = tuple(region for region in regions if region.first_turn < kept_turns)
+    return Described(number=number, id=row.id, turns=named[:kept_turns], regions=mentioned)
 
 
 def draw_row(store: RowStore, index: Index, row: Described, *, region_style: RegionStyle) -> Image.Image:
@@ -81,7 +94,22 @@ def draw_row(store: RowStore, index: Index, row: Described, *, region_style: Reg
         OSError: It cannot be read at the moment.
     """
     name = f"{store.name}, row {row.number}, id {row.id!r}, {index.text('image', row.number)}"
-    return draw_regions(load_image(store.image_bytes(row.number), name), row.regions, style=region_style)
+    return draw_described(store.image_bytes(row.number), row, name=name, region_style=region_style)
+
+
+def draw_described(image: bytes, row: Described, *, name: str, region_style: RegionStyle) -> Image.Image:
+    """The decoded image, RGB, with the regions of a row drawn on it: what training and every benchmark show.
+
+    Args:
+        image: Encoded as JPEG, PNG or WebP.
+        row: What `describe_row` or `describe_parsed` gave.
+        name: Of row and image, for messages.
+        region_style: How regions are drawn.
+
+    Raises:
+        ValueError: The image cannot be decoded, or a region does not lie in it.
+    """
+    return draw_regions(load_image(image, name), row.regions, style=region_style)
 
 
 def show_row(

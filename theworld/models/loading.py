@@ -144,6 +144,9 @@ def _from_export(
     if not config.enable_world:
         info["unexpected_keys"] = {k for k in info["unexpected_keys"] if not k.startswith("cosmos_encoder.")}
     _check_keys(path, info)
+    if dtype is not None:  # transformers makes the Gemma inside in the type that its own stored config names
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
     return model
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from theworld.evaluation.answering import answer_batch
 from theworld.evaluation.report import Prediction
 from theworld.models.attention.backends import AttentionBackend, check_backend
 from theworld.models.live_rows import with_live_rows
@@ -33,7 +34,7 @@ from theworld.training.parallel.clipping import clip
 from theworld.training.placeholders import check_placeholders
 from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
-from theworld.types import PADDING_DOCUMENT, Batch, PromptBatch
+from theworld.types import Batch, PromptBatch
 
 
 class TheWorldModule(LightningModule):
@@ -217,21 +218,8 @@ class TheWorldModule(LightningModule):
     def answer(self, prompts: PromptBatch) -> list[Prediction]:
         """Generate one answer a question, greedily, up to the end of the turn."""
         processor = self.trainer.datamodule.processor
-        batch = prompts.batch
-        generated = self.world.generate(
-            input_ids=batch.input_ids,
-            token_type_ids=batch.token_type_ids,
-            attention_mask=(batch.document_ids != PADDING_DOCUMENT).long(),
-            pixel_values=batch.pixel_values,
-            world_pixel_values=batch.world_pixel_values,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            eos_token_id=processor.end_of_turn_id,
-            pad_token_id=processor.pad_token_id,
-        )  # (B, T + new tokens)
-        answers = generated[:, batch.input_ids.shape[1] :].tolist()
-        texts = [processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
-        return [Prediction(question=q, text=t) for q, t in zip(prompts.questions, texts, strict=True)]
+        answers = answer_batch(self.world, processor, prompts.batch, max_new_tokens=self.max_new_tokens)
+        return [Prediction(question=q, text=a.text) for q, a in zip(prompts.questions, answers, strict=True)]
 
     def on_train_start(self) -> None:
         """Put Lightning's counters right if the run goes on with another number of devices."""

@@ -14,6 +14,7 @@ from torch import distributed
 from tests.tiny import QUIET_TRAINER
 from tests.training.double_step import DoubleModule
 from theworld.data.datamodule import OSDDataModule
+from theworld.training.callbacks.fixed_prompts import FixedPrompts
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_export import StageExport
 from theworld.training.callbacks.stage_schedule import StageSchedule
@@ -86,9 +87,13 @@ def run_stages(
     double: bool = True,
     lengths: Sequence[int] = LENGTHS,
     rate: float = 1.0,
+    ask_every: int = 0,
     **trainer_settings: object,
 ) -> None:
-    """Train on this rank, saving after each step; rank 0 writes losses, norms and final weights to `record.pt`."""
+    """Train on this rank, saving after each step; rank 0 writes losses, norms and final weights to `record.pt`.
+
+    Three fixed prompts are answered every `ask_every` steps, if that is not 0.
+    """
     warnings.filterwarnings("ignore")
     if double:
         torch.Tensor.float = torch.Tensor.double  # this process is ours alone; see tests/test_invariance.py
@@ -96,6 +101,7 @@ def run_stages(
     module = (DoubleModule if double else TheWorldModule)(stages=stages(lengths, rate), **model)
     recorder = Recorder()
     checkpoints = CrashSafeCheckpoint(folder / "saved", filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    prompts = FixedPrompts(every_n_steps=ask_every, num_prompts=3, max_new_tokens=3)
     settings = QUIET_TRAINER | {
         "devices": world_size,
         "strategy": strategy_of(strategy),
@@ -108,7 +114,7 @@ def run_stages(
         "default_root_dir": folder,
         "enable_checkpointing": True,
         "plugins": [CheckpointDirectories()],
-        "callbacks": [StageSchedule(), Quarantine(), StageExport(), recorder, checkpoints],
+        "callbacks": [StageSchedule(), Quarantine(), StageExport(), prompts, recorder, checkpoints],
     }
     trainer = Trainer(**settings | trainer_settings)
     datamodule = OSDDataModule(micro_batches_per_step=MICRO_BATCHES, **data)

@@ -1,0 +1,1 @@
+"""Benchmarks behind one small interface (`benchmark`), a file each, and `opening`, which finds them by name."""

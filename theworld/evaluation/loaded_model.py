@@ -1,0 +1,91 @@
+"""A model to be evaluated with its processor, and what identifies both: hashes of weights, settings and tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PretrainedConfig
+from transformers.utils import cached_file
+
+from theworld.assets import resolve
+from theworld.data.indexing.header import tokenizer_sha256
+from theworld.data.processor import TheWorldProcessor
+from theworld.models.configuration import TheWorldConfig
+from theworld.models.theworld import TheWorld
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """What answers.
+
+    Attributes:
+        model: In evaluation mode, on its device.
+        processor: With the placeholders that the model expects.
+        name: As it was asked for.
+        identity: sha256, hexadecimal, of `weights` (every safetensors file), `config` and `tokenizer`.
+    """
+
+    model: TheWorld
+    processor: TheWorldProcessor
+    name: str
+    identity: dict[str, str]
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    enable_world: bool | None = None,
+    revision: str | None = None,
+) -> LoadedModel:
+    """An export of ours, or a Gemma 3 base without world branch.
+
+    Args:
+        name: Directory, Hub name, or `theworld-tiny`.
+        dtype: Of every weight.
+        device: Where it computes.
+        enable_world: By default as the export was made; False leaves an export's branch out. A base has none.
+        revision: Commit of a Hub repository.
+
+    Raises:
+        ValueError: The world branch of a base is asked for: its projector would be random.
+    """
+    path = resolve(name)
+    stored, _ = PretrainedConfig.get_config_dict(path, revision=revision)
+    is_export = stored.get("model_type") == TheWorldConfig.model_type
+    if enable_world and not is_export:
+        raise ValueError(
+            f"found enable_world=true for {name}, which is a base: its world projector would be random, and so would "
+            "every answer; train it (theworld fit), and evaluate the export"
+        )
+    has_world = bool(stored.get("enable_world")) if enable_world is None else enable_world
+    model = TheWorld.from_pretrained(path, enable_world=is_export and has_world, dtype=dtype, revision=revision)
+    config = model.config
+    processor = TheWorldProcessor.from_pretrained(
+        path,
+        num_world_tokens=config.num_world_tokens if config.enable_world else 0,
+        world_image_size=config.world_image_size,
+        enable_world=config.enable_world,
+        revision=revision,
+    )
+    identity = _file_hashes(_folder(path, revision)) | {"tokenizer": tokenizer_sha256(processor.tokenizer)}
+    return LoadedModel(model=model.to(device).eval(), processor=processor, name=name, identity=identity)
+
+
+def _folder(path: str, revision: str | None) -> Path:
+    """Where the files lie, which are on this machine once the model is loaded."""
+    return Path(cached_file(path, "config.json", revision=revision)).parent
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    weights = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        weights.update(f"{file.relative_to(folder).as_posix()} {digest}\n".encode())
+    config = hashlib.sha256((folder / "config.json").read_bytes())
+    return {"weights": weights.hexdigest(), "config": config.hexdigest()}

@@ -16,6 +16,7 @@ def test_the_accuracy_of_the_first_test_questions_is_logged(make_module, make_da
     monkeypatch.setattr(module, "answer", lambda batch: asked.extend(batch.questions) or answer(batch))
     trainer.validate(module, datamodule=data, verbose=False)
     assert [question.id for question in asked] == ["test-0", "test-1", "test-2", "test-3"]
+    module.eval()  # `answer` refuses a model in training mode, to which Lightning has gone back by now
     answers: list[Prediction] = []
     for number, batch in enumerate(data.test_dataloader()):
         if number < 2:

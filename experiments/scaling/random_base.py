@@ -3,8 +3,8 @@
     python experiments/scaling/random_base.py /local/disk/base            # 8.7 GB, bfloat16; on a GPU 20 s
     python experiments/scaling/random_base.py /local/disk/base --tiny     # the tiny base's dimensions
 
-Gemma 3 4B and Cosmos' encoder with the tokenizer of `theworld-tiny`, whose special tokens the config names: real text of
-ours, true shapes, no download.
+Gemma 3 4B and Cosmos' encoder with the tokenizer of `theworld-tiny`, whose special tokens the config names: real text,
+true shapes, no download.
 """
 
 from __future__ import annotations

@@ -172,6 +172,14 @@ def test_every_benchmark_from_the_command_line(export, tmp_path, name, capsys):
     assert summary["report"]["n"] == len(lines) > 3
     if name == "cvbench":
         assert summary["report"]["official"]["name"].startswith("CV-Bench accuracy")
+    main(["score", str(output / "predictions.jsonl"), f"--output={tmp_path / 'again'}"])
+    again = tmp_path / "again" / "summary.json"
+    if name == "osd":
+        assert json.loads(again.read_text()) == summary["report"]
+    else:
+        assert again.read_bytes() == (output / "summary.json").read_bytes()
+    scores = [json.loads(line) for line in (tmp_path / "again" / "scores.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in scores] == [json.loads(line)["id"] for line in lines]
 
 
 def test_a_mistake_ends_the_command_with_its_message(tmp_path):

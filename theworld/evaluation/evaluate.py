@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,10 +20,11 @@ from theworld.evaluation.answered import answer_sheet, prediction_row
 from theworld.evaluation.answering import answer
 from theworld.evaluation.benchmarks.benchmark import Benchmark, Excluded, check_items, prompt
 from theworld.evaluation.benchmarks.opening import BenchmarkName, open_benchmark
-from theworld.evaluation.choice_report import ChoiceAnswer, ChoiceReport
+from theworld.evaluation.choice_scoring import choice_report, choice_summary
 from theworld.evaluation.loaded_model import LoadedModel, load_model
 from theworld.evaluation.prediction_file import Json, PredictionFile, settings_sha256
-from theworld.evaluation.report import Prediction, Report
+from theworld.evaluation.predictions import Prediction
+from theworld.evaluation.report import Report, write_summary
 from theworld.types import FEATURES
 
 WIDTH_OF_A_FILE = 120
@@ -119,26 +119,22 @@ def score(benchmark: Benchmark, texts: dict[str, str]) -> tuple[Table, dict[str,
     Raises:
         ValueError: A ground truth cannot be read.
     """
-    if benchmark.scoring == "spatial":
-        spatial = Report.from_predictions(
-            [Prediction(question=item.question, text=texts[item.row.id]) for item in benchmark.items]
-        )
-        return spatial.table(), {"benchmark": benchmark.name, "report": dict(spatial.summary())}
-    answers = [
-        ChoiceAnswer(
-            id=question.id,
-            category=question.qa_category,
-            group=item.group or question.qa_category,
-            question=question.question,
+    predictions = [
+        Prediction(
+            # Under the name that the image has in the file, so that the file scores to the same summary.
+            question=replace(item.question, image_id=item.image),
+            text=texts[item.row.id],
+            benchmark=benchmark.name,
             choices=item.choices,
-            truth=question.answer,
-            text=texts[question.id],
+            group=item.group,
         )
         for item in benchmark.items
-        for question in [item.question]
     ]
-    report = ChoiceReport.from_answers(benchmark.name, answers, scoring=benchmark.scoring)
-    return report.table(), {"benchmark": benchmark.name, "report": report.summary()}
+    if benchmark.scoring == "spatial":
+        spatial = Report.from_predictions(predictions)
+        return spatial.table(), {"benchmark": benchmark.name, "report": spatial.summary()}
+    report = choice_report(benchmark.name, predictions)
+    return report.table(), choice_summary(report)
 
 
 def _answer_rest(
@@ -238,8 +234,7 @@ def _notes(
 def _write(
     folder: Path, summary: dict[str, Json], benchmark: Benchmark, texts: dict[str, str], region_style: RegionStyle
 ) -> None:
-    text = json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_summary(folder / "summary.json", summary)
     answer_sheet(benchmark, benchmark.items, texts, region_style=region_style).save(folder / "look.png")
     print(f"Wrote predictions.jsonl, settings.json, summary.json and look.png to {folder}")
 

@@ -1,0 +1,97 @@
+"""The paired test by images: against enumeration, against McNemar, and under a null in which images decide."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from theworld.evaluation.paired_test import paired_test
+from theworld.evaluation.statistics import mcnemar_exact
+
+
+def pairs(*images: int) -> tuple[list[bool], list[bool], list[str]]:
+    """Outcomes of two methods: image i has |images[i]| questions that only the first (or, if negative, second) gets."""
+    first, second, names = [], [], []
+    for number, difference in enumerate(images):
+        first += [difference > 0] * abs(difference) + [True]
+        second += [difference < 0] * abs(difference) + [True]
+        names += [f"image-{number}"] * (abs(difference) + 1)
+    return first, second, names
+
+
+@pytest.mark.parametrize("images", [(3, 1, -1, 2), (5, 5, 5), (4, -4), (1, 2, 4, 8, -3), (0, 0, 7), (2, 2, 2, 2, -1, 1)])
+def test_it_is_the_share_of_all_flips_that_are_as_uneven(images):
+    sums = [sum(a * b for a, b in zip(images, signs, strict=True)) for signs in product((1, -1), repeat=len(images))]
+    expected = sum(abs(found) >= abs(sum(images)) for found in sums) / len(sums)
+    assert paired_test(*pairs(*images)).p_value == pytest.approx(expected, rel=1e-12)
+
+
+def test_with_one_question_an_image_it_is_mcnemars():
+    random = np.random.default_rng(0)
+    for n, share in ((5, 0.5), (40, 0.8), (300, 0.95), (300, 0.6), (4000, 0.7)):
+        first, second = random.random(n) < share, random.random(n) < 0.5
+        found = paired_test(first.tolist(), second.tolist(), [str(number) for number in range(n)])
+        expected = mcnemar_exact(first.tolist(), second.tolist())
+        assert (found.only_first, found.only_second) == (expected.only_first, expected.only_second)
+        assert found.mcnemar_p_value == expected.p_value
+        assert found.p_value == pytest.approx(expected.p_value, rel=1e-9)
+        assert found.images == found.only_first + found.only_second
+
+
+def test_copies_of_a_question_are_no_evidence():
+    """Five copies of each of 12 questions: McNemar takes them for 60, the images' test for 12."""
+    once = paired_test(*pairs(*[1] * 9, *[-1] * 3))
+    five = paired_test(*pairs(*[5] * 9, *[-5] * 3))
+    assert five.p_value == pytest.approx(once.p_value, rel=1e-12)
+    assert five.mcnemar_p_value < 0.001 < 0.05 < five.p_value
+    assert (five.only_first, five.only_second, five.images) == (45, 15, 12)
+
+
+def test_order_and_names_of_images_do_not_matter():
+    first, second, names = pairs(3, -1, 2, 2, 1)
+    found = paired_test(first, second, names)
+    assert found == paired_test(first[::-1], second[::-1], [name.upper() for name in names[::-1]])
+    mirrored = paired_test(second, first, names)
+    assert (mirrored.p_value, mirrored.only_first) == (found.p_value, found.only_second)
+
+
+def test_nothing_differs_and_very_much_differs():
+    same = paired_test([True, False], [True, False], ["a", "b"])
+    assert (same.p_value, same.mcnemar_p_value, same.images) == (1.0, 1.0, 0)
+    assert paired_test(*pairs(*[2] * 100)).p_value == pytest.approx(2 * 0.5**100, rel=1e-9)
+
+
+def rejections(sets: int, *, effect: float, seed: int) -> tuple[float, float]:
+    """Share of sets of 30 images × 10 questions with p < 0.05, by images and by McNemar.
+
+    An image has a difficulty for each of two methods, drawn from one distribution; a question is right with it.
+    """
+    random = np.random.default_rng(seed)
+    names = [str(image) for image in range(30) for _ in range(10)]
+    found = []
+    for _ in range(sets):
+        first, second = random.beta(1, 1, 30) + effect, random.beta(1, 1, 30)
+        outcomes = [random.random(300) < np.repeat(chance, 10) for chance in (first, second)]
+        test = paired_test(*(outcome.tolist() for outcome in outcomes), names)
+        found.append((test.p_value < 0.05, test.mcnemar_p_value < 0.05))
+    by_images, by_questions = np.mean(found, axis=0)
+    return float(by_images), float(by_questions)
+
+
+def test_an_effect_is_found():
+    assert rejections(60, effect=0.5, seed=1)[0] > 0.9
+
+
+@pytest.mark.slow
+def test_under_the_null_one_set_in_twenty_is_significant():
+    """4,000 sets: 5 % ± 1 %; McNemar, which takes the questions for independent, cries wolf in a third and more."""
+    by_images, by_questions = rejections(4000, effect=0.0, seed=2)
+    assert by_images == pytest.approx(0.05, abs=0.01)
+    assert by_questions > 0.3
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="found 1, 2 and 2 first outcomes, second outcomes and images"):
+        paired_test([True], [True, False], ["a", "b"])

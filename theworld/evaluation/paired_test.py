@@ -1,0 +1,89 @@
+"""The paired test of everything here that answers several questions about one image: whole images change their sign.
+
+McNemar's test takes questions for independent. Those of one image are not: if a method misreads the image it misreads
+it in all of them, and ten answers are then little more evidence than one. Under the null hypothesis that two methods
+are equally good, exchanging them on all questions of an image changes nothing, so the image's difference (questions
+that only the first got right minus those that only the second did) is as likely as its negative, whatever goes on
+within the image. The p-value is the share of all 2^images choices of signs whose total is at least as far from 0. The
+differences are whole numbers, so all choices are counted, not sampled: there are no draws and there is no seed. With
+one question an image this is McNemar's exact test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from theworld.evaluation.statistics import mcnemar_exact
+
+METHOD = "exact sign flips of whole images"
+"""Of `PairedTest.p_value`, for tables and files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedTest:
+    """Two methods on the same questions.
+
+    Attributes:
+        only_first: Questions that only the first method got right.
+        only_second: Questions that only the second method got right.
+        images: Images on which they got different numbers right; the others carry no evidence.
+        p_value: Two-sided, by images: this one decides.
+        mcnemar_p_value: Exact McNemar, which takes the questions for independent; the same where no two share an image.
+    """
+
+    only_first: int
+    only_second: int
+    images: int
+    p_value: float
+    mcnemar_p_value: float
+
+
+def paired_test(first: Sequence[bool], second: Sequence[bool], images: Sequence[str]) -> PairedTest:
+    """Compare two methods.
+
+    Args:
+        first: Whether the first method got each question right.
+        second: Whether the second one did.
+        images: The image of each question.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    if not len(first) == len(second) == len(images):
+        raise ValueError(
+            f"found {len(first)}, {len(second)} and {len(images)} first outcomes, second outcomes and images; expected "
+            "one of each a question; score both methods on the same questions"
+        )
+    mcnemar = mcnemar_exact(first, second)
+    names: dict[str, int] = {}
+    members = np.array([names.setdefault(image, len(names)) for image in images], dtype=np.int64)
+    sums = np.zeros(len(names), dtype=np.int64)
+    np.add.at(sums, members, np.asarray(first, dtype=np.int64) - np.asarray(second, dtype=np.int64))
+    return PairedTest(
+        only_first=mcnemar.only_first,
+        only_second=mcnemar.only_second,
+        images=int(np.count_nonzero(sums)),
+        p_value=_share_as_uneven(sums[sums != 0]),
+        mcnemar_p_value=mcnemar.p_value,
+    )
+
+
+def _share_as_uneven(differences: NDArray[np.int64]) -> float:
+    """Share of the choices of signs whose total is at least as far from 0 as that of int64[images] is.
+
+    The total is twice the sum of the positive sizes, less all. Of the images of one size a binomial number is
+    positive; sums of independent numbers have the convolution of their distributions.
+    """
+    sizes, counts = np.unique(np.abs(differences), return_counts=True)
+    chances = np.ones(1)
+    for size, count in zip(sizes, counts, strict=True):
+        positive = np.zeros(size * count + 1)
+        positive[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, positive)
+    totals = np.abs(2 * np.arange(len(chances)) - (len(chances) - 1))
+    return min(1.0, float(chances[totals >= abs(int(differences.sum()))].sum()))

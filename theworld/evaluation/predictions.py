@@ -77,7 +77,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
             prediction = _prediction(line, f"{path}, line {number}")
             key = prediction.model, prediction.question.id
             first, before = found.setdefault(key, (number, prediction))
-            if before != prediction:
+            if before is not prediction and before != prediction:
                 raise ValueError(
                     f"{path}, line {number} (id {prediction.question.id!r}): found another row of this id, with "
                     f"{_difference(before, prediction)} different, in line {first}; expected one answer a question; "
@@ -104,8 +104,9 @@ def _prediction(line: str, where: str) -> Prediction:
             f"{where}{name}: found {', '.join(faults) or 'an empty id'}; expected text for each of {', '.join(KEYS)}"
         )
     image = next((row[key] for key in ("image", "image_id") if isinstance(row.get(key), str)), f"of {row['id']}")
-    model, benchmark, group = (row[key] if isinstance(row.get(key), str) else "" for key in ("model", *ASKED[:2]))
-    choices = row.get("choices")
+    named = {key: row[key] for key in ("model", "benchmark", "group") if isinstance(row.get(key), str)}
+    if _is_texts(choices := row.get("choices")):
+        named["choices"] = tuple(choices)
     question = Question(
         id=row["id"],
         image_id=image,
@@ -114,15 +115,7 @@ def _prediction(line: str, where: str) -> Prediction:
         qa_type=row["qa_type"],
         qa_category=row["qa_category"],
     )
-    return Prediction(
-        question,
-        row["prediction"],
-        model,
-        where,
-        benchmark=benchmark,
-        group=group,
-        choices=tuple(choices) if _is_texts(choices) else (),
-    )
+    return Prediction(question, row["prediction"], where=where, **named)
 
 
 def _is_texts(value: object) -> TypeGuard[list[str]]:

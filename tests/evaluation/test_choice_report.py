@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,7 @@ def answers(group: str, *, right: int, wrong: int, unparsed: int = 0, truth: str
             choices=("one", "two"),
             truth=truth,
             text=text,
+            image=f"{group}-{category}-{truth}-{number}",
         )
         for number, text in enumerate(texts)
     ]
@@ -38,13 +40,18 @@ def test_cv_benchs_number_is_the_weighted_one():
     assert report.overall.unparsed == 4
     assert {row.name: row.n for row in report.groups} == {"ADE20K": 10, "COCO": 4, "Omni3D": 16}
     assert report.official.best_constant == pytest.approx(1.0)
-    parts = [wilson_interval(8, 10), wilson_interval(2, 4), wilson_interval(4, 16)]
+    rows = {row.name: row.interval for row in report.groups}
+    assert all(
+        rows[name].low <= wilson_interval(right, n).low for name, right, n in (("ADE20K", 8, 10), ("Omni3D", 4, 16))
+    )
+    parts = [rows[name] for name in ("ADE20K", "COCO", "Omni3D")]
     weighted = zip((0.25, 0.25, 0.5), (0.8, 0.5, 0.25), parts, strict=True)
     spread = [weight * (share - part.low) for weight, share, part in weighted]
     assert report.official.interval.low == pytest.approx(0.45 - sum(s * s for s in spread) ** 0.5)
     assert ChoiceReport.from_answers("cvbench", given[:14], scoring="letter").official is None
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_weighted_mean_covers_the_truth():
     """In 400 draws the 95 % interval of CV-Bench's number holds the true one about as often as it says."""
     random.seed(0)
@@ -79,7 +86,7 @@ def test_the_best_constant_of_choices_is_one_a_category():
     assert report.overall.chance == 0.5
 
 
-def truths(labels: str, texts: str):
+def truths(labels: str, texts: str, image: str = ""):
     words = {"y": "Yes.", "n": "No.", "?": "Maybe."}
     return [
         ChoiceAnswer(
@@ -90,6 +97,7 @@ def truths(labels: str, texts: str):
             choices=("Yes.", "No."),
             truth=words[label],
             text=words[text],
+            image=image or str(number),
         )
         for number, (label, text) in enumerate(zip(labels, texts, strict=True))
     ]
@@ -130,3 +138,29 @@ def test_the_mean_of_one_row_is_that_row():
     mean, interval = weighted_mean([row], [1.0])
     assert mean == row.accuracy
     assert (interval.low, interval.high) == pytest.approx((row.interval.low, row.interval.high))
+
+
+def test_answers_about_one_image_are_not_independent():
+    """Forty captions, four of each of ten photos, all right or all wrong, so that intervals and tests are of ten."""
+    texts = "".join(text * 4 for text in "yyyyyyyynn")
+    one_each = ChoiceReport.from_answers("vsr", truths("y" * 40, texts), scoring="truth")
+    by_photo = [replace(answer, image=str(int(answer.id) // 4)) for answer in truths("y" * 40, texts)]
+    shared = ChoiceReport.from_answers("vsr", by_photo, scoring="truth")
+    assert shared.overall.interval.low < one_each.overall.interval.low - 0.05
+    assert shared.paired_test.mcnemar_p_value == one_each.paired_test.mcnemar_p_value == 2 / 2**8
+    assert one_each.paired_test.p_value == pytest.approx(2 / 2**8)
+    assert shared.paired_test.p_value == pytest.approx(2 / 2**2)
+
+
+def test_blind_answers_are_a_baseline_of_the_same_questions():
+    given = truths("yyynn", "yn?nn")
+    blind = truths("yyynn", "yyyyy")
+    report = ChoiceReport.from_answers("vsr", given, scoring="truth", blind=blind[::-1])
+    assert (report.overall.accuracy, report.overall.blind) == (0.6, 0.6)
+    assert report.summary()["blind_test"]["only_blind_right"] == 2
+    assert report.summary()["overall"]["blind"] == 0.6
+    assert "blind 60.0; alone right on 2 and 2: p = 1 by images" in report.table().caption
+    with pytest.raises(ValueError, match="question '4': found no blind answer"):
+        ChoiceReport.from_answers("vsr", given, scoring="truth", blind=blind[:-1])
+    with pytest.raises(ValueError, match="question '4': found a blind answer to another question or ground truth"):
+        ChoiceReport.from_answers("vsr", given, scoring="truth", blind=[*blind[:-1], replace(blind[4], truth="Yes.")])

@@ -21,7 +21,9 @@ def pairs(*images: int) -> tuple[list[bool], list[bool], list[str]]:
     return first, second, names
 
 
-@pytest.mark.parametrize("images", [(3, 1, -1, 2), (5, 5, 5), (4, -4), (1, 2, 4, 8, -3), (0, 0, 7), (2, 2, 2, 2, -1, 1)])
+@pytest.mark.parametrize(
+    "images", [(3, 1, -1, 2), (5, 5, 5), (4, -4), (1, 2, 4, 8, -3), (0, 0, 7), (2, 2, 2, 2, -1, 1)]
+)
 def test_it_is_the_share_of_all_flips_that_are_as_uneven(images):
     sums = [sum(a * b for a, b in zip(images, signs, strict=True)) for signs in product((1, -1), repeat=len(images))]
     expected = sum(abs(found) >= abs(sum(images)) for found in sums) / len(sums)

@@ -61,7 +61,7 @@ def test_rows(predictions: list[Prediction]) -> None:
     interval = report.row("overall").interval
     assert interval.low <= wilson.low < wilson.high <= interval.high
     # `yes` is right on a0, a2, a4, a6 (the model too, but for a6); the shortest best width, 1 m, hits b0 alone.
-    assert _counts_and_p(report) == pytest.approx((4, 1, 2 * (1 + 5) / 2**5))
+    assert _counts_and_p(report) == pytest.approx((4, 1, 8 / 2**4))  # images differ by 2, 1, 1, −1
 
 
 def test_groups_are_those_of_the_paper_and_directions_err_in_degrees(ask: Ask) -> None:
@@ -86,8 +86,8 @@ def test_a_perfect_model_beats_the_constant_and_an_empty_one_does_not(prediction
     perfect = Report.from_predictions([Prediction(p.question, p.question.answer) for p in predictions])
     silent = Report.from_predictions([Prediction(p.question, "") for p in predictions])
     assert (perfect.row("overall").accuracy, silent.row("overall").accuracy) == (1.0, 0.0)
-    assert _counts_and_p(perfect) == pytest.approx((7, 0, 2 / 2**7))
-    assert _counts_and_p(silent) == pytest.approx((0, 5, 2 / 2**5))
+    assert _counts_and_p(perfect) == pytest.approx((7, 0, 2 / 2**4))  # of four images
+    assert _counts_and_p(silent) == pytest.approx((0, 5, 2 / 2**4))
     assert perfect.difference.low > 0 > silent.difference.high
     assert silent.row("overall").outcomes["empty"] == 12
 
@@ -120,8 +120,18 @@ def test_table_ends_with_the_paired_test(predictions: list[Prediction]) -> None:
         ["quantitative", "4", "50.0", "0.33", "25.0", "50.0", "-", "0", "1"],
         ["overall", "12", "66.7", "0.33", "41.7", "66.7", "-", "1", "1"],
     ]
-    assert lines[-2] == "model 66.7, best constant 41.7; alone right on 4 and 1: exact McNemar p = 0.375"
-    assert lines[-1] == "model 66.7, blind 66.7; alone right on 0 and 0: exact McNemar p = 1"
+    assert lines[-2:] == [
+        "model 66.7, best constant 41.7; alone right on 4 and 1: p = 0.5 by images (McNemar by questions 0.375)",
+        "model 66.7, blind 66.7; alone right on 0 and 0: p = 1 by images (McNemar by questions 1)",
+    ]
+
+
+def test_questions_of_a_template_of_their_own_are_counted_beside_the_best_constant(ask: Ask) -> None:
+    asked = ["taller", "shorter", "shorter"]
+    questions = [ask("tall_predicate", f"Is Region [0] {word}?", "Yes.", id=f"{n}") for n, word in enumerate(asked)]
+    report = Report.from_predictions([Prediction(question, "Yes.") for question in questions])
+    assert report.summary()["paired_test"]["questions_of_own_template"] == 1
+    assert "1 of 3 questions have a template of their own, so that it is always right there" in report.table().caption
 
 
 def test_files_have_the_same_bytes_and_score_to_the_same_report(predictions: list[Prediction], tmp_path: Path) -> None:

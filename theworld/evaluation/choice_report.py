@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from theworld.evaluation.choice_rows import ChoiceRow, Official, official_number
+from theworld.evaluation.choice_rows import ChoiceRow, Official, Scored, official_number, row_of
 from theworld.evaluation.choices import CHOICE_SCORER_VERSION, ChoiceOutcome, score_letter, score_truth
-from theworld.evaluation.statistics import PairedTest, mcnemar_exact, wilson_interval
+from theworld.evaluation.paired_test import PairedTest, json_of, line_of, paired_test
 
 Json = str | float | None | list["Json"] | dict[str, "Json"]
 
@@ -27,6 +27,7 @@ class ChoiceAnswer:
         choices: In the order of their letters.
         truth: `(B)`, or `Yes.`/`No.`.
         text: What the model answered.
+        image: Of the question; answers about one image are not independent.
     """
 
     id: str
@@ -36,6 +37,7 @@ class ChoiceAnswer:
     choices: tuple[str, ...]
     truth: str
     text: str
+    image: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,8 @@ class ChoiceReport:
         groups: A row a group, by name, where groups are not the categories.
         overall: Everything.
         official: The authors' number; None where a part of it was not asked.
-        paired_test: Exact McNemar test of the model (first) against the best constant (second).
+        paired_test: Test of the model (first) against the best constant (second), by images.
+        blind_test: The same against the model without the image; None without its answers.
     """
 
     benchmark: str
@@ -61,18 +64,27 @@ class ChoiceReport:
     overall: ChoiceRow
     official: Official | None
     paired_test: PairedTest
+    blind_test: PairedTest | None
 
     @classmethod
-    def from_answers(cls, benchmark: str, answers: Sequence[ChoiceAnswer], *, scoring: str) -> ChoiceReport:
+    def from_answers(
+        cls,
+        benchmark: str,
+        answers: Sequence[ChoiceAnswer],
+        *,
+        scoring: str,
+        blind: Sequence[ChoiceAnswer] | None = None,
+    ) -> ChoiceReport:
         """Scores answers; the report does not depend on their order.
 
         Args:
             benchmark: Its name.
             answers: At least one.
             scoring: `letter` or `truth`.
+            blind: Answers to the same questions without the image, as a baseline.
 
         Raises:
-            ValueError: There are none, an id occurs twice, or a truth cannot be read.
+            ValueError: There are none, an id occurs twice, a truth cannot be read, or `blind` lacks a question.
         """
         if not answers:
             raise ValueError("found no answers, expected at least one; check that the benchmark is not empty")
@@ -81,17 +93,22 @@ class ChoiceReport:
         ordered = sorted(answers, key=lambda answer: answer.id)
         outcomes = [_score(answer, scoring) for answer in ordered]
         constant = _constant_outcomes([a.category if scoring == "letter" else "" for a in ordered], outcomes)
-        guesses = [1 / len(answer.choices) for answer in ordered]
+        blind_right = None if blind is None else _blind(ordered, blind, scoring)
+        blind_column: list[bool | None] = [None] * len(ordered) if blind_right is None else [*blind_right]
+        scored = [
+            Scored(outcome=outcome, image=a.image, constant_right=c, blind_right=b, chance=1 / len(a.choices))
+            for a, outcome, c, b in zip(ordered, outcomes, constant, blind_column, strict=True)
+        ]
 
         def rows(names: Sequence[str]) -> tuple[ChoiceRow, ...]:
-            made = []
-            for name in sorted(set(names)):
-                members = [i for i, own in enumerate(names) if own == name]
-                made.append(_row(name, members, outcomes, constant, guesses))
-            return tuple(made)
+            members: dict[str, list[Scored]] = {}
+            for one, name in zip(scored, names, strict=True):
+                members.setdefault(name, []).append(one)
+            return tuple(row_of(name, members[name]) for name in sorted(members))
 
         categories, groups = rows([a.category for a in ordered]), rows([a.group for a in ordered])
-        overall = _row("overall", list(range(len(ordered))), outcomes, constant, guesses)
+        overall = row_of("overall", scored)
+        right, images = [outcome.correct for outcome in outcomes], [answer.image for answer in ordered]
         return cls(
             benchmark=benchmark,
             answers=tuple(ordered),
@@ -100,14 +117,25 @@ class ChoiceReport:
             groups=() if [r.name for r in groups] == [r.name for r in categories] else groups,
             overall=overall,
             official=official_number(benchmark, groups, overall),
-            paired_test=mcnemar_exact([outcome.correct for outcome in outcomes], constant),
+            paired_test=paired_test(right, constant, images),
+            blind_test=None if blind_right is None else paired_test(right, blind_right, images),
         )
 
     def table(self, title: str = "") -> Table:
         """The report for a terminal, under the benchmark's name unless there is another title."""
         table = Table(title=title or self.benchmark, caption=self._verdict(), caption_justify="left")
         table.add_column("category")
-        for heading in ("n", "accuracy", "95 % interval", "best constant*", "chance", "unparsed", "true answers"):
+        blind = ["blind"] if self.blind_test is not None else []
+        for heading in (
+            "n",
+            "accuracy",
+            "95 % interval",
+            "best constant*",
+            *blind,
+            "chance",
+            "unparsed",
+            "true answers",
+        ):
             table.add_column(heading, justify="right")
         sections = [section for section in (self.categories, self.groups, (self.overall,)) if section]
         for section in sections:
@@ -125,28 +153,27 @@ class ChoiceReport:
                 "interval_95": [self.official.interval.low, self.official.interval.high],
                 "best_constant": self.official.best_constant,
             }
-        return {
+        summary: dict[str, Json] = {
             "scorer_version": f"choices {CHOICE_SCORER_VERSION}",
             "n": len(self.answers),
             "categories": {row.name: _row_json(row) for row in self.categories},
             "groups": {row.name: _row_json(row) for row in self.groups},
             "overall": _row_json(self.overall),
             "official": official,
-            "paired_test": {
-                "method": "exact McNemar, model against best constant, all questions",
-                "only_model_right": self.paired_test.only_first,
-                "only_best_constant_right": self.paired_test.only_second,
-                "p_value": self.paired_test.p_value,
-            },
+            "paired_test": json_of(self.paired_test, "best_constant"),
         }
+        if self.blind_test is not None:
+            summary["blind_test"] = json_of(self.blind_test, "blind")
+        return summary
 
     def _verdict(self) -> str:
         lines = [
             "* oracle: the constant answer that is right most often, chosen on this very set"
             + ("" if self.benchmark == "vsr" else " for each category"),
-            f"alone right on {self.paired_test.only_first} (model) and {self.paired_test.only_second} (best constant): "
-            f"exact McNemar p = {self.paired_test.p_value:.3g}",
+            line_of("best constant", self.overall.accuracy, self.overall.best_constant, self.paired_test),
         ]
+        if self.blind_test is not None and self.overall.blind is not None:
+            lines.append(line_of("blind", self.overall.accuracy, self.overall.blind, self.blind_test))
         if (official := self.official) is not None:
             lines.append(
                 f"{official.name}: {_percent(official.value)} ({_percent(official.interval.low)} to "
@@ -176,22 +203,20 @@ def _constant_outcomes(templates: Sequence[str], outcomes: Sequence[ChoiceOutcom
     return [best[template] == outcome.truth for template, outcome in zip(templates, outcomes, strict=True)]
 
 
-def _row(
-    name: str, members: list[int], outcomes: Sequence[ChoiceOutcome], constant: Sequence[bool], chance: Sequence[float]
-) -> ChoiceRow:
-    n = len(members)
-    correct = sum(outcomes[i].correct for i in members)
-    truths = Counter(outcomes[i].truth for i in members)
-    return ChoiceRow(
-        name=name,
-        n=n,
-        correct=correct,
-        unparsed=sum(not outcomes[i].parsed for i in members),
-        interval=wilson_interval(correct, n),
-        best_constant=sum(constant[i] for i in members) / n,
-        chance=sum(chance[i] for i in members) / n,
-        shares={truth: count / n for truth, count in sorted(truths.items())},
-    )
+def _blind(ordered: Sequence[ChoiceAnswer], blind: Sequence[ChoiceAnswer], scoring: str) -> list[bool]:
+    """Whether the blind answer to each question is right."""
+    by_id = {answer.id: answer for answer in blind}
+    right = []
+    for own in ordered:
+        other = by_id.get(own.id)
+        if other is None or (other.question, other.choices, other.truth) != (own.question, own.choices, own.truth):
+            what = "no blind answer" if other is None else "a blind answer to another question or ground truth"
+            raise ValueError(
+                f"question {own.id!r}: found {what}; expected one to each question that is scored; let the model "
+                "answer the same benchmark with theworld evaluate --blind=true"
+            )
+        right.append(_score(other, scoring).correct)
+    return right
 
 
 def _add(table: Table, row: ChoiceRow, *, bold: bool, ends: bool) -> None:
@@ -201,6 +226,7 @@ def _add(table: Table, row: ChoiceRow, *, bold: bool, ends: bool) -> None:
         _percent(row.accuracy),
         f"{_percent(row.interval.low)} to {_percent(row.interval.high)}",
         _percent(row.best_constant),
+        *([] if row.blind is None else [_percent(row.blind)]),
         _percent(row.chance),
         str(row.unparsed),
         " ".join(f"{truth} {_percent(share)}" for truth, share in row.shares.items()),
@@ -216,6 +242,7 @@ def _row_json(row: ChoiceRow) -> Json:
         "accuracy": row.accuracy,
         "interval_95": [row.interval.low, row.interval.high],
         "best_constant": row.best_constant,
+        "blind": row.blind,
         "chance": row.chance,
         "unparsed": row.unparsed,
         "true_answers": dict(row.shares),

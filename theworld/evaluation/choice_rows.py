@@ -1,19 +1,41 @@
 """Accuracies of multiple-choice and true/false questions, and the numbers that benchmarks' authors make of them.
 
-CV-Bench: ½·((ADE20K + COCO)/2 + Omni3D). BLINK: the mean over its subtasks. VSR: plain accuracy. Intervals combine
-Wilson's by the square-and-add method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008):
+CV-Bench: ½·((ADE20K + COCO)/2 + Omni3D). BLINK: the mean over its subtasks. VSR: plain accuracy. The interval of a
+row is Wilson's, widened where a bootstrap over images is wider. Those of several rows are combined by the
+square-and-add method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008):
 
     low = Σ wᵢ pᵢ − √ Σ (wᵢ (pᵢ − lowᵢ))²,   high = Σ wᵢ pᵢ + √ Σ (wᵢ (highᵢ − pᵢ))²
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from theworld.evaluation.statistics import Interval
+from theworld.evaluation.choices import ChoiceOutcome
+from theworld.evaluation.statistics import Interval, cluster_bootstrap, wilson_interval
 
 CV_BENCH_WEIGHTS = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One scored answer beside its baselines.
+
+    Attributes:
+        outcome: What became of it.
+        image: Which image it is about.
+        constant_right: Whether the best constant is right.
+        blind_right: Whether the model without the image is; None where it was not asked.
+        chance: Expected accuracy of guessing.
+    """
+
+    outcome: ChoiceOutcome
+    image: str
+    constant_right: bool
+    blind_right: bool | None
+    chance: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +47,10 @@ class ChoiceRow:
         n: Questions.
         correct: Right answers.
         unparsed: Answers that could not be read (they count as wrong).
-        interval: Wilson's 95 % interval of the accuracy.
+        interval: 95 % interval of the accuracy: the union of Wilson's and a bootstrap over images.
         best_constant: Accuracy of the constant letter that is right most often in each category, an oracle; of the
             one constant `yes` or `no` for true/false.
+        blind: Accuracy of the model without the image; None where it was not asked.
         chance: Expected accuracy of guessing.
         shares: Share of each true answer: letters, or `yes` and `no`.
     """
@@ -38,6 +61,7 @@ class ChoiceRow:
     unparsed: int
     interval: Interval
     best_constant: float
+    blind: float | None
     chance: float
     shares: dict[str, float]
 
@@ -62,6 +86,27 @@ class Official:
     value: float
     interval: Interval
     best_constant: float
+
+
+def row_of(name: str, scored: Sequence[Scored]) -> ChoiceRow:
+    """The line of some answers, at least one."""
+    n = len(scored)
+    correct = sum(one.outcome.correct for one in scored)
+    truths = Counter(one.outcome.truth for one in scored)
+    wilson = wilson_interval(correct, n)
+    by_image = cluster_bootstrap([float(one.outcome.correct) for one in scored], [one.image for one in scored])
+    is_blind = [one.blind_right for one in scored if one.blind_right is not None]
+    return ChoiceRow(
+        name=name,
+        n=n,
+        correct=correct,
+        unparsed=sum(not one.outcome.parsed for one in scored),
+        interval=Interval(min(wilson.low, by_image.low), max(wilson.high, by_image.high)),
+        best_constant=sum(one.constant_right for one in scored) / n,
+        blind=sum(is_blind) / n if is_blind else None,
+        chance=sum(one.chance for one in scored) / n,
+        shares={truth: count / n for truth, count in sorted(truths.items())},
+    )
 
 
 def weighted_mean(parts: Sequence[ChoiceRow], weights: Sequence[float]) -> tuple[float, Interval]:

@@ -31,17 +31,25 @@ def choice_benchmark(predictions: Sequence[Prediction]) -> str | None:
     return of_choices[0]
 
 
-def choice_report(benchmark: str, predictions: Sequence[Prediction]) -> ChoiceReport:
+def choice_report(
+    benchmark: str, predictions: Sequence[Prediction], *, blind: Sequence[Prediction] | None = None
+) -> ChoiceReport:
     """Scores predictions by the benchmark's rules.
 
     Args:
         benchmark: One that `choice_benchmark` gives.
         predictions: Of this benchmark and of one model, at least one.
+        blind: Of the same questions without the image, as a baseline.
 
     Raises:
-        ValueError: A row has no choices or a truth that is none of them; the message says which.
+        ValueError: A row has no choices or a truth that is none of them, or `blind` lacks it; the message says which.
     """
-    return ChoiceReport.from_answers(benchmark, list(map(_answer, predictions)), scoring=SCORING[benchmark])
+    return ChoiceReport.from_answers(
+        benchmark,
+        list(map(_answer, predictions)),
+        scoring=SCORING[benchmark],
+        blind=None if blind is None else list(map(_answer, blind)),
+    )
 
 
 def choice_summary(report: ChoiceReport) -> dict[str, Json]:
@@ -78,4 +86,5 @@ def _answer(prediction: Prediction) -> ChoiceAnswer:
         choices=prediction.choices,
         truth=question.answer,
         text=prediction.text,
+        image=question.image_id,
     )

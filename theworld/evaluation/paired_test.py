@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from theworld.evaluation.prediction_file import Json
 from theworld.evaluation.statistics import mcnemar_exact
 
 METHOD = "exact sign flips of whole images"
@@ -71,6 +72,33 @@ def paired_test(first: Sequence[bool], second: Sequence[bool], images: Sequence[
         p_value=_share_as_uneven(sums[sums != 0]),
         mcnemar_p_value=mcnemar.p_value,
     )
+
+
+def line_of(other: str, first: float, second: float, test: PairedTest) -> str:
+    """A test of the model against something else, for the caption of a table.
+
+    Args:
+        other: What the model is compared with.
+        first: The model's accuracy.
+        second: That of the other.
+        test: Of the two.
+    """
+    return (
+        f"model {100 * first:.1f}, {other} {100 * second:.1f}; alone right on {test.only_first} and "
+        f"{test.only_second}: p = {test.p_value:.3g} by images (McNemar by questions {test.mcnemar_p_value:.3g})"
+    )
+
+
+def json_of(test: PairedTest, other: str) -> dict[str, Json]:
+    """The same in plain JSON types; `other` names a key."""
+    return {
+        "method": f"{METHOD}, model against {other.replace('_', ' ')}, all questions",
+        "only_model_right": test.only_first,
+        f"only_{other}_right": test.only_second,
+        "images_that_differ": test.images,
+        "p_value": test.p_value,
+        "mcnemar_p_value": test.mcnemar_p_value,
+    }
 
 
 def _share_as_uneven(differences: NDArray[np.int64]) -> float:

@@ -15,9 +15,10 @@ from theworld.evaluation.answers import SCORER_VERSION, Score, Value, parse_trut
 from theworld.evaluation.asked import asked
 from theworld.evaluation.baselines import BestConstant, best_constants
 from theworld.evaluation.compat import Compat, official
+from theworld.evaluation.paired_test import PairedTest, json_of, line_of, paired_test
 from theworld.evaluation.predictions import Prediction, read_predictions
 from theworld.evaluation.rows import Row, rows_of
-from theworld.evaluation.statistics import Interval, PairedTest, cluster_bootstrap, mcnemar_exact
+from theworld.evaluation.statistics import Interval, cluster_bootstrap
 from theworld.evaluation.table import table_of
 
 __all__ = ["Prediction", "Report", "Row", "read_predictions"]
@@ -42,8 +43,7 @@ class Report:
         constants: Best constant of every template.
         groups: The paper's groups, then qualitative, quantitative (each where it has questions) and overall.
         categories: One a category.
-        paired_test: Exact McNemar test of the model (first) against the best constant (second), over all questions. It
-            treats questions as independent; `difference` does not.
+        paired_test: Test of the model (first) against the best constant (second), over all questions, by images.
         difference: 95 % interval of accuracy minus best constant, from a bootstrap over images.
         blind_test: The same test against the model without the image.
         compat: Which quirks of the official script the scores have.
@@ -94,6 +94,7 @@ class Report:
         blind_of = None if blind_right is None else tuple(blind_right[number] for number in order)
         groups, categories = rows_of(questions, scores, constant_right=constant, blind_right=blind_of)
         right = [score.correct for score in scores]
+        images = [question.image_id for question in questions]
         return cls(
             predictions=tuple(predictions[number] for number in order),
             scores=tuple(scores),
@@ -102,12 +103,9 @@ class Report:
             constants=constants.by_template,
             groups=groups,
             categories=categories,
-            paired_test=mcnemar_exact(right, constant),
-            difference=cluster_bootstrap(
-                [float(a) - float(b) for a, b in zip(right, constant, strict=True)],
-                [question.image_id for question in questions],
-            ),
-            blind_test=None if blind_of is None else mcnemar_exact(right, blind_of),
+            paired_test=paired_test(right, constant, images),
+            difference=cluster_bootstrap([float(a) - float(b) for a, b in zip(right, constant, strict=True)], images),
+            blind_test=None if blind_of is None else paired_test(right, blind_of, images),
             compat=compat,
         )
 
@@ -123,6 +121,11 @@ class Report:
                 return row
         raise ValueError(f"found no row {name!r}; expected one of {', '.join(row.name for row in rows)}")
 
+    @property
+    def of_own_template(self) -> int:
+        """Questions whose template no other question has, which the best constant answers right by definition."""
+        return sum(constant.n == 1 for constant in self.constants.values())
+
     def table(self, title: str = "Answers") -> Table:
         """The report for a terminal."""
         return table_of(self.groups, title=title, caption=self._verdict())
@@ -137,11 +140,9 @@ class Report:
             "num_images": len({prediction.question.image_id for prediction in self.predictions}),
             "rows": {row.name: row.json() for row in self.groups},
             "categories": {row.name: row.json() for row in self.categories},
-            "paired_test": {
-                "method": "exact McNemar, model against best constant, all questions",
-                "only_model_right": self.paired_test.only_first,
-                "only_best_constant_right": self.paired_test.only_second,
-                "p_value": self.paired_test.p_value,
+            "paired_test": json_of(self.paired_test, "best_constant")
+            | {
+                "questions_of_own_template": self.of_own_template,
                 "difference": self.row("overall").accuracy - self.row("overall").best_constant,
                 "difference_interval_95": [self.difference.low, self.difference.high],
             },
@@ -151,12 +152,7 @@ class Report:
             },
         }
         if self.blind_test is not None:
-            summary["blind_test"] = {
-                "method": "exact McNemar, model against its answers without the image, all questions",
-                "only_model_right": self.blind_test.only_first,
-                "only_blind_right": self.blind_test.only_second,
-                "p_value": self.blind_test.p_value,
-            }
+            summary["blind_test"] = json_of(self.blind_test, "blind")
         return summary
 
     def score_rows(self) -> list[dict[str, Json]]:
@@ -181,18 +177,18 @@ class Report:
         return "".join(_line(prediction.row()) for prediction in self.predictions)
 
     def _verdict(self) -> str:
-        overall, test = self.row("overall"), self.paired_test
+        overall = self.row("overall")
         lines = [
             "error: mean relative error of lengths, mean degrees of directions, over what could be read",
             "* oracle: the best constant answer to each question template, chosen on this very set",
-            f"model {100 * overall.accuracy:.1f}, best constant {100 * overall.best_constant:.1f}; alone right on "
-            f"{test.only_first} and {test.only_second}: exact McNemar p = {test.p_value:.3g}",
         ]
-        if (blind := self.blind_test) is not None and overall.blind is not None:
+        if own := self.of_own_template:
             lines.append(
-                f"model {100 * overall.accuracy:.1f}, blind {100 * overall.blind:.1f}; alone right on "
-                f"{blind.only_first} and {blind.only_second}: exact McNemar p = {blind.p_value:.3g}"
+                f"  {own} of {overall.n} questions have a template of their own, so that it is always right there"
             )
+        lines.append(line_of("best constant", overall.accuracy, overall.best_constant, self.paired_test))
+        if (blind := self.blind_test) is not None and overall.blind is not None:
+            lines.append(line_of("blind", overall.accuracy, overall.blind, blind))
         if self.compat != "none":
             lines.append(f"with the official script's quirks: compat={self.compat}")
         return "\n".join(lines)

@@ -74,6 +74,20 @@ def test_blind_answers_and_quirks(predictions: Path, tmp_path: Path, capsys: pyt
     assert "blind 25.0" in capsys.readouterr().out
 
 
+def test_the_same_answers_twice_are_an_error_and_no_tie(tmp_path: Path, predictions: Path) -> None:
+    """What the prior art published: a branch that never saw the image, and nobody noticed."""
+    both = write(tmp_path / "both.jsonl", [row | {"model": model} for row in ROWS for model in ("first", "second")])
+    words = ["--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=r"in those of model 'first' and those of model 'second' to all 4 questions"):
+        evaluation_command(["score", str(both), *words])
+    with pytest.raises(SystemExit, match="found the very same answers in the predictions and blind to all 4"):
+        evaluation_command(["score", str(predictions), *words, "--blind", str(predictions)])
+    assert not (tmp_path / "out").exists()
+    evaluation_command(["score", str(both), *words, "--allow_identical=true"])
+    other = [ROWS[0] | {"prediction": "Region [1] is taller!"}, *ROWS[1:]]
+    evaluation_command(["score", str(predictions), *words, "--blind", str(write(tmp_path / "blind.jsonl", other))])
+
+
 def test_several_models_have_a_table_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row | {"model": model} for row in ROWS for model in ("first", "second")]
     rows[0]["prediction"] = "Yes."
@@ -154,7 +168,7 @@ def test_two_models_may_answer_the_same_choices(tmp_path: Path) -> None:
         (CAPTIONS[1] | {"benchmark": "blink"}, [], r"several benchmarks: vsr \(.*\), blink \(.*line 3\)"),
         (CAPTIONS[1] | {"choices": ["Yes.", 0]}, [], r"line 3 \(id 'a'\): found 0 choices, expected `choices`"),
         (CAPTIONS[1] | {"ground_truth": "Maybe."}, [], r"row 'a': found the truth 'Maybe\.', expected Yes or No"),
-        (CAPTIONS[1], ["--compat=printed"], "found blind, compat or a judge with answers to vsr, expected none"),
+        (CAPTIONS[1], ["--compat=printed"], "found compat or a judge with answers to vsr, expected neither"),
     ],
 )
 def test_choices_that_cannot_be_scored_are_refused(

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from theworld.evaluation.answers import Score
 from theworld.evaluation.choice_scoring import choice_benchmark, choice_report, choice_score_row, choice_summary
 from theworld.evaluation.compat import Compat
+from theworld.evaluation.identical import refuse_identical
 from theworld.evaluation.judge import Agreement, Judge, agreement
 from theworld.evaluation.prediction_file import settings_beside
 from theworld.evaluation.predictions import Prediction, read_predictions
@@ -35,6 +36,7 @@ def score(
     judge_model: str | None = None,
     judge_key_variable: str | None = None,
     judge_cache: str | None = None,
+    allow_identical: bool = False,
 ) -> None:
     """Score the answers in a JSONL file: print the table, write `scores.jsonl` and `summary.json`.
 
@@ -50,21 +52,25 @@ def score(
         judge_model: Its name there.
         judge_key_variable: Environment variable that holds the endpoint's key.
         judge_cache: File of its verdicts, which are asked for once; by default `judge.jsonl` in `output`.
+        allow_identical: Compare models, or a model and its blind answers, even if they gave the very same answers.
+            By default that is an error: it is what a branch looks like that was never connected.
     """
     folder = Path(output)
     found = read_predictions(predictions)
     by_model: dict[str, list[Prediction]] = {}
     for prediction in found:
         by_model.setdefault(prediction.model, []).append(prediction)
-    if (benchmark := choice_benchmark(found)) is not None:
-        if blind is not None or compat != "none" or judge_url is not None or judge_model is not None:
-            raise ValueError(
-                f"found blind, compat or a judge with answers to {benchmark}, expected none of them: they are for free "
-                "answers, by SpatialRGPT-Bench's rules; leave them out"
-            )
-        _score_choices(benchmark, found, by_model, folder, settings_beside(predictions))
-        return
     blind_found = None if blind is None else read_predictions(blind)
+    if not allow_identical:
+        _refuse_identical(by_model, blind_found)
+    if (benchmark := choice_benchmark(found)) is not None:
+        if compat != "none" or judge_url is not None or judge_model is not None:
+            raise ValueError(
+                f"found compat or a judge with answers to {benchmark}, expected neither: they are for free answers, by "
+                "SpatialRGPT-Bench's rules; leave them out"
+            )
+        _score_choices(benchmark, found, by_model, blind_found, folder, settings_beside(predictions))
+        return
     reports = {
         model: Report.from_predictions(own, blind=_blind_of(model, blind_found), compat=compat)
         for model, own in by_model.items()
@@ -86,10 +92,11 @@ def _score_choices(
     benchmark: str,
     found: Sequence[Prediction],
     by_model: Mapping[str, Sequence[Prediction]],
+    blind: Sequence[Prediction] | None,
     folder: Path,
     settings_sha256: str | None,
 ) -> None:
-    reports = {model: choice_report(benchmark, own) for model, own in by_model.items()}
+    reports = {model: choice_report(benchmark, own, blind=_blind_of(model, blind)) for model, own in by_model.items()}
     outcomes = {
         (model, answer.id): outcome
         for model, report in reports.items()
@@ -102,6 +109,13 @@ def _score_choices(
     for model, report in reports.items():
         _console().print(report.table(title=f"{benchmark}: {model}" if model else benchmark))
     _say(folder)
+
+
+def _refuse_identical(by_model: Mapping[str, Sequence[Prediction]], blind: Sequence[Prediction] | None) -> None:
+    refuse_identical({f"those of model {model!r}": own for model, own in by_model.items()})
+    for model, own in by_model.items():
+        if blind_own := _blind_of(model, blind):
+            refuse_identical({f"those of model {model!r}" if model else "the predictions": own, "blind": blind_own})
 
 
 def _blind_of(model: str, blind: Sequence[Prediction] | None) -> list[Prediction] | None:

@@ -201,6 +201,10 @@ def test_every_benchmark_from_the_command_line(export, tmp_path, name, capsys):
     assert summary["report"]["n"] == len(lines) > 3
     if name == "cvbench":
         assert summary["report"]["official"]["name"].startswith("CV-Bench accuracy")
+    blind_summary = blind_beside(
+        tmp_path, [f"--model={export}", f"--benchmark={name}", f"--path={path}", "--max_new_tokens=4", *words]
+    )
+    assert blind_summary["blind_test"]["method"].endswith("model against blind, all questions")
     main(["score", str(output / "predictions.jsonl"), f"--output={tmp_path / 'again'}"])
     again = tmp_path / "again" / "summary.json"
     if name == "osd":
@@ -209,6 +213,19 @@ def test_every_benchmark_from_the_command_line(export, tmp_path, name, capsys):
         assert again.read_bytes() == (output / "summary.json").read_bytes()
     scores = [json.loads(line) for line in (tmp_path / "again" / "scores.jsonl").read_text().splitlines()]
     assert [row["id"] for row in scores] == [json.loads(line)["id"] for line in lines]
+
+
+def blind_beside(folder: Path, words: list[str]) -> dict[str, object]:
+    """The summary of the answers in `folder / "out"` beside those to the same questions without images."""
+    main(["evaluate", *words, f"--output={folder / 'blind'}", "--blind=true"])
+    files = [folder / name / "predictions.jsonl" for name in ("out", "blind")]
+    rows = [json.loads(line) for line in files[1].read_text().splitlines()]
+    assert [row["id"] for row in rows] == [json.loads(line)["id"] for line in files[0].read_text().splitlines()]
+    assert {row["blind"] for row in rows} == {True}
+    scored = ["score", str(files[0]), f"--blind={files[1]}", f"--output={folder / 'scored'}", "--allow_identical=true"]
+    main(scored)  # the untrained model of these tests may say the same to every picture
+    summary = json.loads((folder / "scored" / "summary.json").read_text())
+    return summary.get("report", summary)
 
 
 def test_a_mistake_ends_the_command_with_its_message(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -26,22 +27,56 @@ def prediction_row(benchmark: Benchmark, item: Item, answered: Answer, image_sha
         answered: What a model answered.
         image_sha256: Of the encoded image that it was shown.
     """
+    return _question_row(benchmark, item) | {
+        "prediction": answered.text,
+        "num_tokens": len(answered.tokens),
+        "is_complete": answered.is_complete,
+        "image_sha256": image_sha256,
+    }
+
+
+def refuse_other_questions(benchmark: Benchmark, rows: Mapping[str, Mapping[str, Json]], path: Path) -> None:
+    """See that the lines of an earlier run are about the questions that are asked now, and about no others.
+
+    Args:
+        benchmark: That is asked.
+        rows: Of predictions, by the id of their question.
+        path: Of the predictions, for the message.
+
+    Raises:
+        ValueError: A line says something else of its question, or is about a question that is not asked.
+    """
+    items = {item.row.id: item for item in benchmark.items}
+    if beyond := [id for id in rows if id not in items]:
+        raise ValueError(
+            f"{path}: holds answers to {len(beyond)} questions that are not asked now, {beyond[0]!r} for example, "
+            f"expected answers to the {len(items)} that are: file and summary would be of different sets; give the "
+            "limit of before or a larger one, or another output"
+        )
+    for id, row in rows.items():
+        expected = _question_row(benchmark, items[id])
+        if differing := [key for key, value in expected.items() if row.get(key) != value]:
+            raise ValueError(
+                f"{path}: the line of id {id!r} has {differing[0]} {row.get(differing[0])!r}, expected "
+                f"{expected[differing[0]]!r} as the benchmark says; it was changed since; give another output"
+            )
+
+
+def _question_row(benchmark: Benchmark, item: Item) -> dict[str, Json]:
+    """What a line says of its question."""
     question = item.question
     return {
         "id": question.id,
         "question": question.question,
         "ground_truth": question.answer,
-        "prediction": answered.text,
         "qa_type": question.qa_type,
         "qa_category": question.qa_category,
         "benchmark": benchmark.name,
+        "blind": benchmark.is_blind,
         "group": item.group,
         "choices": list(item.choices),
         "image": item.image,
-        "image_sha256": image_sha256,
         "regions": [list(box) for box in item.row.boxes],
-        "num_tokens": len(answered.tokens),
-        "is_complete": answered.is_complete,
     }
 
 

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from theworld import __version__
 from theworld.data.features.preprocessing import preprocessing_sha256
+from theworld.data.pictures.blank import BlankImage
 from theworld.data.pictures.regions import RegionStyle
-from theworld.evaluation.answered import answer_sheet, prediction_row
+from theworld.evaluation.answered import answer_sheet, prediction_row, refuse_other_questions
 from theworld.evaluation.answering import answer
 from theworld.evaluation.benchmarks.benchmark import Benchmark, Excluded, check_items, prompt
 from theworld.evaluation.benchmarks.opening import BenchmarkName, open_benchmark
@@ -51,6 +52,8 @@ def evaluate(
     max_new_tokens: int = 128,
     limit: int | None = None,
     skip_malformed: bool = False,
+    blind: bool = False,
+    blank_image: BlankImage | None = None,
 ) -> None:
     """Let a model answer a benchmark: write predictions and settings, score them, print the table.
 
@@ -75,6 +78,9 @@ def evaluate(
         max_new_tokens: Longest answer, in tokens.
         limit: Ask the first so many questions only.
         skip_malformed: Leave faulty rows out, count and list them, instead of stopping at the first.
+        blind: Show the model the same grey picture, without regions, in place of every image: the baseline that
+            `theworld score --blind` puts beside its answers.
+        blank_image: Of a control of the audit: the tower that sees plain colours, as the export was trained.
     """
     opened = open_benchmark(
         benchmark,
@@ -86,12 +92,13 @@ def evaluate(
         skip_malformed=skip_malformed,
     )
     seen = SeenImages(opened.read_image)
-    opened = replace(opened, items=opened.items[:limit], read_image=seen)
+    opened = replace(opened, items=opened.items[:limit], read_image=seen, is_blind=blind)
     loaded = load_model(
         model,
         dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype],
         device=torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device),
         enable_world=enable_world,
+        blank_image=blank_image,
         revision=model_revision,
     )
     with _progress() as progress:
@@ -101,6 +108,7 @@ def evaluate(
         notes = _notes(opened, loaded, path=path, revision=revision, images=images, batch_size=batch_size)
         with PredictionFile(output, decisive=decisive, notes=notes) as file:
             seen.refuse_others(file.rows, file.path)
+            refuse_other_questions(opened, file.rows, file.path)
             _answer_rest(
                 opened,
                 loaded,
@@ -206,6 +214,7 @@ def _decisive(
     return {
         "benchmark": benchmark.name,
         "sources": dict(benchmark.sources),
+        "blind": benchmark.is_blind,
         "model_sha256": dict(loaded.identity),
         "enable_world": processor.enable_world,
         "num_world_tokens": processor.num_world_tokens,

@@ -12,6 +12,7 @@ from transformers.utils import cached_file
 
 from theworld.assets import resolve
 from theworld.data.indexing.header import tokenizer_sha256
+from theworld.data.pictures.blank import BlankImage
 from theworld.data.processor import TheWorldProcessor
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.theworld import TheWorld
@@ -40,6 +41,7 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     enable_world: bool | None = None,
+    blank_image: BlankImage | None = None,
     revision: str | None = None,
 ) -> LoadedModel:
     """An export of ours, or a Gemma 3 base without world branch.
@@ -49,6 +51,7 @@ def load_model(
         dtype: Of every weight.
         device: Where it computes.
         enable_world: By default as the export was made; False leaves an export's branch out. A base has none.
+        blank_image: Of a control: the tower that sees plain colours, as the export was trained.
         revision: Commit of a Hub repository.
 
     Raises:
@@ -70,6 +73,7 @@ def load_model(
         num_world_tokens=config.num_world_tokens if config.enable_world else 0,
         world_image_size=config.world_image_size,
         enable_world=config.enable_world,
+        blank_image=blank_image,
         revision=revision,
     )
     identity = _file_hashes(_folder(path, revision)) | {"tokenizer": tokenizer_sha256(processor.tokenizer)}

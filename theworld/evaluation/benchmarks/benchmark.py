@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from PIL import Image
 
+from theworld.data.pictures.blank import GREY
 from theworld.data.pictures.images import check_image
 from theworld.data.pictures.masks import check_rle, check_rle_size
 from theworld.data.pictures.regions import RegionStyle, check_box
@@ -22,6 +23,7 @@ from theworld.data.processor import TheWorldProcessor
 from theworld.data.rows.faults import DUPLICATE_ID, RowError
 from theworld.data.rows.row import ParsedRow
 from theworld.data.shown import Shown, describe_parsed, draw_described
+from theworld.evaluation.answers import parse_truth
 from theworld.types import Question, Sample
 
 Scoring = Literal["spatial", "letter", "truth"]
@@ -35,6 +37,9 @@ SCORING: dict[str, Scoring] = {
     "cvbench": "letter",
 }
 """Benchmarks by name: how their answers are scored, by `theworld evaluate` and by `theworld score` alike."""
+
+GREY_PICTURE = Image.new("RGB", (64, 64), GREY)
+"""What a blind model sees: no image, no region, and no size either, which is the same for all questions."""
 
 _Row = TypeVar("_Row")
 
@@ -95,6 +100,7 @@ class Benchmark:
         sources: The files of the rows, by name: their sha256.
         place: File and row of a row number, for messages.
         read_image: The encoded image of a question; raises ValueError if it is missing or too large.
+        is_blind: Whether the model sees `GREY_PICTURE` in place of every image, in both towers: the blind baseline.
     """
 
     name: str
@@ -103,6 +109,7 @@ class Benchmark:
     sources: dict[str, str]
     place: Callable[[int], str]
     read_image: Callable[[Item], bytes]
+    is_blind: bool = False
 
     @property
     def scoring(self) -> Scoring:
@@ -137,7 +144,7 @@ def prompt(
 def check_items(
     benchmark: Benchmark, processor: TheWorldProcessor, *, region_style: RegionStyle, on_checked: Callable[[], object]
 ) -> dict[str, str]:
-    """Read every question and image header before the first answer is generated.
+    """Read every question, ground truth and image header before the first answer is generated.
 
     Args:
         benchmark: To check.
@@ -208,6 +215,8 @@ def collect(
 def _check(benchmark: Benchmark, item: Item, processor: TheWorldProcessor, region_style: RegionStyle) -> None:
     row = describe_parsed(item.row, number=item.number, kept_turns=1)
     processor.count_tokens(row.turns)
+    if benchmark.scoring == "spatial":  # the others' truths are letters, or yes and no, which their loaders check
+        parse_truth(item.question)
     size = check_image(benchmark.read_image(item), item.image, decode=False)
     if item.size not in (None, size):
         raise ValueError(
@@ -223,6 +232,8 @@ def _check(benchmark: Benchmark, item: Item, processor: TheWorldProcessor, regio
 
 
 def _drawn(benchmark: Benchmark, item: Item, region_style: RegionStyle) -> Image.Image:
+    if benchmark.is_blind:
+        return GREY_PICTURE
     row = describe_parsed(item.row, number=item.number, kept_turns=1)
     name = f"{benchmark.place(item.number)}, id {item.row.id!r}, {item.image}"
     return draw_described(benchmark.read_image(item), row, name=name, region_style=region_style)

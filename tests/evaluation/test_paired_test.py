@@ -6,8 +6,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
-from theworld.evaluation.paired_test import paired_test
+from theworld.evaluation.paired_test import difference_interval, paired_test, tango_interval
 from theworld.evaluation.statistics import mcnemar_exact
 
 
@@ -92,6 +93,35 @@ def test_under_the_null_one_set_in_twenty_is_significant():
     by_images, by_questions = rejections(4000, effect=0.0, seed=2)
     assert by_images == pytest.approx(0.05, abs=0.01)
     assert by_questions > 0.3
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(0, 0, 60), (12, 2, 50), (33, 17, 300), (1, 0, 8), (0, 9, 9)])
+def test_tangos_interval_ends_where_the_score_test_does(gained, lost, n):
+    """At each end the difference is 1.96 standard errors off, with the shares that are likeliest if it is true."""
+    found = tango_interval(gained, lost, n)
+    mirrored = tango_interval(lost, gained, n)
+    assert (found.low, found.high) == pytest.approx((-mirrored.high, -mirrored.low), abs=1e-9)
+    for end in {found.low, found.high} - {1.0, -1.0}:
+
+        def unlikeliness(lost_share, end=end):
+            shares = np.array([lost_share + end, lost_share, 1 - 2 * lost_share - end])
+            counts = np.array([gained, lost, n - gained - lost])
+            return -np.sum(counts * np.log(np.maximum(shares, 1e-12)))
+
+        share = minimize_scalar(
+            unlikeliness, bounds=(max(0, -end), (1 - end) / 2), method="bounded", options={"xatol": 1e-12}
+        ).x
+        error = ((2 * share + end - end**2) / n) ** 0.5
+        assert abs((gained - lost) / n - end) / error == pytest.approx(1.959964, abs=1e-3)
+
+
+def test_an_interval_of_no_difference_has_a_width():
+    """A bootstrap alone has none: it can draw no difference that it has not seen."""
+    found = difference_interval([True] * 60, [True] * 60, [str(number) for number in range(60)])
+    assert (found.low, found.high) == pytest.approx((-3.8415 / 63.8415, 3.8415 / 63.8415), abs=1e-5)
+    by_image = difference_interval([True] * 60, [False] * 20 + [True] * 40, [str(number // 10) for number in range(60)])
+    alone = difference_interval([True] * 60, [False] * 20 + [True] * 40, [str(number) for number in range(60)])
+    assert by_image.low < alone.low - 0.15
 
 
 def test_bad_input_is_refused():

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.optimize import brentq
+from scipy.stats import binom, norm
 
 from theworld.evaluation.prediction_file import Json
-from theworld.evaluation.statistics import mcnemar_exact
+from theworld.evaluation.statistics import Interval, cluster_bootstrap, mcnemar_exact
 
 METHOD = "exact sign flips of whole images"
 """Of `PairedTest.p_value`, for tables and files."""
@@ -72,6 +73,47 @@ def paired_test(first: Sequence[bool], second: Sequence[bool], images: Sequence[
         p_value=_share_as_uneven(sums[sums != 0]),
         mcnemar_p_value=mcnemar.p_value,
     )
+
+
+def difference_interval(first: Sequence[bool], second: Sequence[bool], images: Sequence[str]) -> Interval:
+    """95 % interval of the second method's accuracy minus the first's.
+
+    The union of Tango's score interval (honest where few questions differ, or none) and a bootstrap over images (honest
+    about several questions of one image).
+
+    Args:
+        first: Whether the first method got each question right; at least one.
+        second: Whether the second one did.
+        images: The image of each question.
+    """
+    differences = [float(b) - float(a) for a, b in zip(first, second, strict=True)]
+    gained, lost = differences.count(1.0), differences.count(-1.0)
+    score, by_image = tango_interval(gained, lost, len(differences)), cluster_bootstrap(differences, images)
+    return Interval(min(score.low, by_image.low), max(score.high, by_image.high))
+
+
+def tango_interval(gained: int, lost: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Interval of (gained − lost) / n, the differences whose score test does not reject (Tango, 1998, Stat. Med. 17).
+
+    Args:
+        gained: Pairs in which only the second is right.
+        lost: Pairs in which only the first is.
+        n: All pairs, which are taken for independent.
+        confidence: Coverage.
+    """
+    z = float(norm.ppf((1 + confidence) / 2))
+    found = (gained - lost) / n
+
+    def score(difference: float) -> float:
+        linear = -gained - lost + (2 * n - gained + lost) * difference
+        constant = -lost * difference * (1 - difference)
+        share = ((linear**2 - 8 * n * constant) ** 0.5 - linear) / (4 * n)  # likeliest share of losses, given it
+        variance = n * (2 * share + difference * (1 - difference))
+        return n * (found - difference) / max(variance, 1e-300) ** 0.5
+
+    low = -1.0 if found == -1 else brentq(lambda d: score(d) - z, -1 + 1e-12, found)
+    high = 1.0 if found == 1 else brentq(lambda d: score(d) + z, found, 1 - 1e-12)
+    return Interval(float(low), float(high))
 
 
 def line_of(other: str, first: float, second: float, test: PairedTest) -> str:

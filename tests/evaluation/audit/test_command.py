@@ -34,7 +34,7 @@ def command(audited, tmp_path):
 def test_an_audit(audited, export, command, tmp_path, capsys):
     command(export(audited.model()))
     printed = " ".join(capsys.readouterr().out.split())
-    assert "on world: " in printed
+    assert "Not decided whether it relies on world: " in printed
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["errors"] == []
     assert (tmp_path / "audit" / "report.html").is_file()
 

@@ -69,7 +69,7 @@ def test_the_table_fits_a_terminal(findings):
     console.print(table(findings))
     text = console.export_text()
     assert all(arm in text for arm in ARMS)
-    assert "on world: " in text
+    assert "relies on world: " in text
 
 
 def test_gradients_are_those_of_one_backward(audited):

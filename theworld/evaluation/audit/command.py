@@ -33,7 +33,8 @@ def audit_model(
     max_new_tokens: int = 32,
     probes: int = 8,
     seed: int = 0,
-    level: float = 0.05,
+    level: float = 0.001,
+    margin: float = 0.05,
     region_style: RegionStyle = "box",
     max_seq_length: int = 6144,
     blank_image: BlankImage | None = None,
@@ -53,13 +54,16 @@ def audit_model(
         max_new_tokens: Longest answer, in tokens.
         probes: Samples over which attention and gradients are measured.
         seed: Of the noise and of the exchange between samples.
-        level: Of significance, for the verdicts.
+        level: Of significance: reliance needs a p below it.
+        margin: Largest difference of accuracies that passes for none; 0.05 is 5 points.
         region_style: How regions are drawn, as in training.
         max_seq_length: Longest row in tokens; longer ones are not asked.
         blank_image: Of a control: the tower that sees plain colours, as the export was trained.
         device: Where to compute; by default a GPU if there is one.
     """
-    settings = Settings(batch_size=batch_size, max_new_tokens=max_new_tokens, probes=probes, seed=seed, level=level)
+    settings = Settings(
+        batch_size=batch_size, max_new_tokens=max_new_tokens, probes=probes, seed=seed, level=level, margin=margin
+    )
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = _load(model).to(place).eval()
     config = loaded.config

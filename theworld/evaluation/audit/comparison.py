@@ -1,4 +1,4 @@
-"""What each arm did to the answers, against the real arm on the same questions; and the verdict that follows."""
+"""What each arm did to the answers, against the real arm on the same questions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from theworld.evaluation.answers import score_answer
-from theworld.evaluation.audit.arms import REAL, WORLD_ARMS
-from theworld.evaluation.statistics import Interval, cluster_bootstrap, mcnemar_exact, wilson_interval
+from theworld.evaluation.audit.arms import REAL
+from theworld.evaluation.paired_test import difference_interval, paired_test
+from theworld.evaluation.statistics import Interval, wilson_interval
 from theworld.types import Question
 
 
@@ -33,16 +34,19 @@ class ArmResult:
     Attributes:
         arm: Its name.
         n: Questions.
+        images: Images they are about.
         correct: Right answers.
         unparsed: Answers that could not be read; they count as wrong.
         interval: Wilson's 95 % interval of the accuracy.
         only_real: Questions that only the real arm got right.
         only_arm: Questions that only this arm got right.
-        p_value: Exact McNemar test, two-sided; 1 for the real arm.
+        p_value: Two-sided, by images (`theworld.evaluation.paired_test`); 1 for the real arm.
         p_holm: The same after Holm's correction over all arms that changed an input.
+        mcnemar_p_value: Exact McNemar, which takes the questions for independent; nothing follows from it.
         difference: Accuracy of this arm minus that of the real arm.
-        difference_interval: 95 % interval of it, from a bootstrap over images.
+        difference_interval: 95 % interval of it: the union of Tango's and a bootstrap over images.
         inputs_changed: Questions for which this arm gave the model other inputs.
+        images_changed: Images with such a question.
         logits_changed: Questions whose first logits differ from the real arm's by more than replaying them does.
         largest_logit_difference: Over all of them.
         answers_changed: Questions with another text than in the real arm.
@@ -50,6 +54,7 @@ class ArmResult:
 
     arm: str
     n: int
+    images: int
     correct: int
     unparsed: int
     interval: Interval
@@ -57,9 +62,11 @@ class ArmResult:
     only_arm: int
     p_value: float
     p_holm: float
+    mcnemar_p_value: float
     difference: float
     difference_interval: Interval
     inputs_changed: int
+    images_changed: int
     logits_changed: int
     largest_logit_difference: float
     answers_changed: int
@@ -73,21 +80,6 @@ class ArmResult:
     def is_disconnected(self) -> bool:
         """Other inputs, and yet the same logits everywhere."""
         return self.inputs_changed > 0 and self.logits_changed == 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the arms say.
-
-    Attributes:
-        relies_on_world: `shuffled` is worse than `real`, p after Holm below the level.
-        relies_on_image: `image_removed` is worse than `real`, likewise.
-        sentences: The verdicts in words, with their numbers.
-    """
-
-    relies_on_world: bool
-    relies_on_image: bool
-    sentences: tuple[str, ...]
 
 
 def compare(
@@ -117,57 +109,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def judge(results: Sequence[ArmResult], *, level: float) -> Verdict:
-    """The verdict.
-
-    Whether a model relies on its world tokens is decided by `shuffled` alone, the only arm that keeps everything of
-    them but what they say of this picture. Without any world tokens a model may fail because they are part of the
-    prompt it was trained with; that is said, and is no reliance.
-
-    Args:
-        results: Of all arms.
-        level: Of significance.
-    """
-    by_arm = {result.arm: result for result in results}
-    world, image = (_is_worse(by_arm[arm], level) for arm in ("shuffled", "image_removed"))
-    sentences = [
-        _sentence("world", by_arm[REAL], by_arm["shuffled"], world, level),
-        _sentence("image", by_arm[REAL], by_arm["image_removed"], image, level),
-    ]
-    suffering = [arm for arm in WORLD_ARMS if arm != "shuffled" and _is_worse(by_arm[arm], level)]
-    if suffering and not world:
-        sentences.append(
-            f"Without its world tokens it does worse ({', '.join(suffering)}), but not with those of another image: "
-            "they work as a part of the prompt, whatever they show."
-        )
-    return Verdict(relies_on_world=world, relies_on_image=image, sentences=tuple(sentences))
-
-
-def _is_worse(result: ArmResult, level: float) -> bool:
-    return result.p_holm < level and result.only_real > result.only_arm
-
-
-def _sentence(what: str, real: ArmResult, arm: ArmResult, relies: bool, level: float) -> str:
-    start = f"{'Relies' if relies else 'Does not rely'} on {what}: "
-    if not arm.inputs_changed:
-        return f"{start}every sample has the same {what} input, which can tell no picture from another."
-    instead = "world tokens of another image" if what == "world" else "a blank image"
-    numbers = (
-        f"with {instead} {100 * arm.accuracy:.1f} % are right instead of {100 * real.accuracy:.1f} % "
-        f"(McNemar p after Holm {arm.p_holm:.2g}"
-    )
-    if arm.p_holm < level and not relies:
-        numbers += ", so it does better without"
-    if not arm.answers_changed:
-        numbers += f"; no answer of {arm.n} differs, so at most {_at_most(arm.n):.1f} % do, with 95 % confidence"
-    return f"{start}{numbers})."
-
-
-def _at_most(n: int) -> float:
-    """Upper 95 % bound in percent of a share of which none was seen in n: 1 − 0.05^(1/n)."""
-    return 100 * (1 - 0.05 ** (1 / n))
-
-
 def _result(
     arm: str,
     questions: Sequence[Question],
@@ -178,11 +119,12 @@ def _result(
 ) -> ArmResult:
     outcomes = [score_answer(question, text) for question, text in zip(questions, found.texts, strict=True)]
     right = [outcome.correct for outcome in outcomes]
-    test = mcnemar_exact(real, right)
-    differences = [float(b) - float(a) for a, b in zip(real, right, strict=True)]
+    images = [question.image_id for question in questions]
+    test = paired_test(real, right, images)
     return ArmResult(
         arm=arm,
         n=len(right),
+        images=len(set(images)),
         correct=sum(right),
         unparsed=sum(not outcome.parsed for outcome in outcomes),
         interval=wilson_interval(sum(right), len(right)),
@@ -190,9 +132,11 @@ def _result(
         only_arm=test.only_second,
         p_value=test.p_value,
         p_holm=1.0,
-        difference=sum(differences) / len(differences),
-        difference_interval=cluster_bootstrap(differences, [question.image_id for question in questions]),
+        mcnemar_p_value=test.mcnemar_p_value,
+        difference=(test.only_second - test.only_first) / len(right),
+        difference_interval=difference_interval(real, right, images),
         inputs_changed=sum(found.changes),
+        images_changed=len({image for image, is_changed in zip(images, found.changes, strict=True) if is_changed}),
         logits_changed=sum(difference > logit_tolerance for difference in found.logit_differences),
         largest_logit_difference=max(found.logit_differences),
         answers_changed=sum(a != b for a, b in zip(found.texts, real_answers.texts, strict=True)),

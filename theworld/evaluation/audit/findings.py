@@ -10,12 +10,13 @@ from pathlib import Path
 from theworld.evaluation.answers import SCORER_VERSION
 from theworld.evaluation.audit.arms import ARMS
 from theworld.evaluation.audit.attention_mass import AttentionMass
-from theworld.evaluation.audit.comparison import Answers, ArmResult, Verdict
+from theworld.evaluation.audit.comparison import Answers, ArmResult
 from theworld.evaluation.audit.signals import GroupGradient, Loudness
+from theworld.evaluation.audit.verdict import Verdict
 from theworld.evaluation.predictions import Prediction
 from theworld.types import Question
 
-AUDIT_VERSION = "1"
+AUDIT_VERSION = "2"
 """Changes with any definition of an arm, a measurement or a verdict."""
 
 
@@ -28,14 +29,16 @@ class Settings:
         max_new_tokens: Longest answer, in tokens.
         probes: Samples over which attention and gradients are measured.
         seed: Of the noise and of the exchange between samples.
-        level: Of significance, for the verdicts.
+        level: Of significance: reliance needs a p below it.
+        margin: Largest difference of accuracies, as a share, that passes for none.
     """
 
     batch_size: int = 32
     max_new_tokens: int = 32
     probes: int = 8
     seed: int = 0
-    level: float = 0.05
+    level: float = 0.001
+    margin: float = 0.05
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens", "probes"):
@@ -43,6 +46,8 @@ class Settings:
                 raise ValueError(f"found {name}={getattr(self, name)}, expected at least 1")
         if not 0 < self.level < 1 or self.seed < 0:
             raise ValueError(f"found level={self.level} and seed={self.seed}, expected 0 < level < 1 and seed >= 0")
+        if not 0 < self.margin < 0.5:
+            raise ValueError(f"found margin={self.margin}, expected a share between 0 and 0.5, such as 0.05: 5 points")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,10 @@ from theworld.evaluation.audit.figure import draw
 from theworld.evaluation.audit.findings import Findings
 
 _EXAMPLES = 6
-_COLUMNS = ("arm", "right, %", "95 % interval", "difference", "p (Holm)", "answers differ", "largest logit difference")
+_COLUMNS = (
+    *("arm", "right, %", "95 % interval", "difference", "p (Holm)", "answers differ"),
+    *("inputs differ", "largest logit difference", "p (McNemar)"),
+)
 _STYLE = """
 :root { color-scheme: light }
 body { font: 16px/1.5 system-ui, sans-serif; color: #181c22; background: #eceef1; margin: 1.5rem auto;
@@ -39,7 +42,7 @@ def table(findings: Findings) -> Table:
     for heading in ("right, %", "95 % interval", "difference", "p (Holm)", "answers differ"):
         found.add_column(heading, justify="right")
     for result in findings.results:
-        arm, right, interval, difference, p_value, answers, _ = _cells(result)
+        arm, right, interval, difference, p_value, answers, *_ = _cells(result)
         short = difference.split(" ")[0]
         found.add_row(arm, right, interval, short, p_value, answers, style="bold" if arm == REAL else "")
     return found
@@ -84,11 +87,14 @@ _READING = (
     "Whether the model relies on its world tokens is decided by the arm “shuffled” alone. It gives the model real "
     "world tokens, but of another image: only what they say of this picture is gone. A model that is merely used to "
     "having world tokens does worse in “zeroed”, “noise” or “blocked” and not in “shuffled”.",
-    "Every arm is compared with “real” on the same questions: an exact McNemar test, corrected after Holm for the "
-    "number of arms, and a bootstrap over images for the interval of the difference.",
+    "Every arm is compared with “real” on the same questions by an exact test that changes the sign of whole images, "
+    "as answers about one image are not independent, corrected after Holm for the number of arms. McNemar’s test, "
+    "uncorrected, stands beside it: it takes questions for independent, and decides nothing. The interval of the "
+    "difference is the union of Tango’s and a bootstrap over images.",
+    "“No reliance shown” needs an interval of the difference within the margin, few answers that change, and images "
+    "enough for both; whatever else is no reliance is “not decided”, with what would decide it.",
     "An arm whose logits are bit for bit those of “real” although its inputs are not is an error and no result: the "
-    "branch is disconnected. The same answers with other logits are a result: the model does not rely on what was "
-    "changed, within what a set of this size can show.",
+    "branch is disconnected. The same answers with other logits are a result.",
 )
 
 
@@ -113,16 +119,18 @@ def _cells(result: ArmResult) -> tuple[str, ...]:
     interval = f"{100 * result.interval.low:.1f} to {100 * result.interval.high:.1f}"
     start = (result.arm, f"{100 * result.accuracy:.1f}", interval)
     if result.arm == REAL:
-        return (*start, "", "", "", "")
+        return (*start, "", "", "", "", "", "")
     if not result.inputs_changed:
-        return (*start, "", "same inputs", "", "")
+        return (*start, "", "same inputs", "", "none", "", "")
     bounds = result.difference_interval
     return (
         *start,
         f"{100 * result.difference:+.1f} ({100 * bounds.low:+.1f} to {100 * bounds.high:+.1f})",
         f"{result.p_holm:.2g}",
-        f"{result.answers_changed} of {result.n}",
+        f"{result.answers_changed} of {result.inputs_changed}",
+        f"{result.inputs_changed} of {result.n} ({result.images_changed} of {result.images} images)",
         "none: disconnected" if result.is_disconnected else f"{result.largest_logit_difference:.2g}",
+        f"{result.mcnemar_p_value:.2g}",
     )
 
 
@@ -133,7 +141,7 @@ def _facts(findings: Findings) -> str:
         f"{findings.n} questions about {images} images of {findings.data}; blank_image: {findings.blank_image}. "
         f"World tokens have {loud.world / loud.text:.2f} times the RMS of the prompts' text and "
         f"{loud.world / loud.vocabulary:.2f} times that of the whole vocabulary; "
-        f"{100 * loud.world_varying:.0f} % of it differs between samples."
+        f"{100 * loud.world_varying:.2g} % of it differs between samples."
     )
 
 

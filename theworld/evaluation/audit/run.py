@@ -22,10 +22,11 @@ from theworld.evaluation.answering import answer_batch
 from theworld.evaluation.audit.arms import ARMS, REAL, Arms, Group
 from theworld.evaluation.audit.attention_mass import attention_mass
 from theworld.evaluation.audit.causes import check_world_branch, disconnections
-from theworld.evaluation.audit.comparison import Answers, compare, judge
+from theworld.evaluation.audit.comparison import Answers, compare
 from theworld.evaluation.audit.findings import Findings, Settings
 from theworld.evaluation.audit.recording import recorded
 from theworld.evaluation.audit.signals import gradient_norms, loudness
+from theworld.evaluation.audit.verdict import judge
 from theworld.models.image_features import image_features
 from theworld.models.interventions import intervene
 from theworld.models.theworld import TheWorld
@@ -71,7 +72,7 @@ def audit(model: TheWorld, samples: OSDSamples, settings: Settings, *, progress:
         questions=questions,
         answers=answers,
         results=results,
-        verdict=judge(results, level=settings.level),
+        verdict=judge(results, level=settings.level, margin=settings.margin),
         errors=disconnections(results, groups, loudness=loud, mass=mass),
         mass=mass,
         loudness=loud,

@@ -14,7 +14,7 @@ from theworld.data.synthetic.pair_pictures import PairPictures
 
 ROOT = Path(__file__).parents[2]
 STEPS = {"world_only": 300, "image_only": 150}
-SETTINGS = ["--max_new_tokens=8", "--level=0.001"]
+SETTINGS = ["--max_new_tokens=8"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,9 @@ def audit(pairs, tmp_path):
 @pytest.mark.parametrize("control", ["world_only", "image_only"])
 def test_reliance_is_found_where_it_is(control, exported, audit):
     verdict = audit(exported(control), run.BLANK[control])["verdict"]
-    assert (verdict["relies_on_world"], verdict["relies_on_image"]) == run.EXPECTED[control], verdict["sentences"]
+    says = verdict["world"] == "relies", verdict["image"] == "relies"
+    # 200 pictures cannot show that there is no reliance, but must not show one where there is none.
+    assert says == tuple(said == "relies" for said in run.EXPECTED[control]), verdict["sentences"]
 
 
 @pytest.mark.slow

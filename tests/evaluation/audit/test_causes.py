@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
+from PIL import Image
 
 from tests.training.conftest import write_tiny_base
+from theworld.data.pictures.blank import GREY
 from theworld.evaluation.audit.arms import WORLD_ARMS
+from theworld.evaluation.audit.causes import LEAST_VARYING, disconnections
 from theworld.models import theworld
 from theworld.models.interventions import Intervention
 
@@ -66,6 +72,65 @@ def test_a_world_encoder_that_ignores_its_input(audited):
 def test_pictures_that_are_all_the_same(audited, one_picture):
     (error,) = audited.run(audited.model(), audited.samples(rows=one_picture)).errors
     assert "given the same frame in every sample; the images are missing or blank" in error
+
+
+def but_one(processor, name: str, blank):
+    """The processor's method, for which every picture but the first one it sees is blank."""
+    original, first = getattr(processor, name), []
+
+    def pixels(image):
+        if image is None:
+            return original(None)
+        first.append(image.tobytes())
+        return original(image) if first[-1] == first[0] else blank(original, image)
+
+    return pixels
+
+
+def test_pictures_that_are_mostly_the_same(audited, monkeypatch):
+    """What two exchanged samples of seven show is not said of all."""
+    samples = audited.samples()
+    mostly = but_one(samples.processor, "world_pixels", lambda original, image: torch.zeros_like(original(image)))
+    monkeypatch.setattr(samples.processor, "world_pixels", mostly)
+    (error,) = audited.run(audited.model(), samples).errors
+    assert error.startswith("shuffled: found other world tokens than in the real arm for 2 of 7 questions only")
+    assert "6 of 7 frames are one and the same picture" in error
+
+
+def test_pictures_that_are_mostly_grey(audited, monkeypatch):
+    samples = audited.samples()
+    grey = Image.new("RGB", (64, 64), GREY)
+    mostly = but_one(samples.processor, "pixels", lambda original, image: original(grey))
+    monkeypatch.setattr(samples.processor, "pixels", mostly)
+    (error,) = audited.run(audited.model(), samples).errors
+    assert error.startswith("image_removed: found 6 of 7 pictures that are plain grey already, expected at most 10 %")
+
+
+def test_world_tokens_that_are_as_good_as_constant(audited):
+    model = audited.model()
+    with torch.no_grad():
+        model.cosmos_encoder.projector.layers[-1].weight.mul_(1e-2)
+        torch.nn.init.normal_(model.cosmos_encoder.projector.layers[-1].bias)
+    found = audited.run(model)
+    assert 0 < found.loudness.world_varying < LEAST_VARYING
+    (error,) = found.errors
+    assert error.startswith("shuffled: found world tokens that differ between samples by 0.")
+    assert "the projector's bias drowns its input" in error
+
+
+def test_faint_tokens_that_a_model_relies_on_are_no_fault(findings):
+    """And fewer different tokens than frames are one."""
+    groups = [SimpleNamespace(frame_hashes=tuple("abcdefg"))]
+    for world, distinct, expected in (
+        ("not decided", 7, "0.1 % of"),
+        ("relies", 7, None),
+        ("relies", 6, "found 6 diff"),
+    ):
+        loud = replace(findings.loudness, world_varying=0.001, distinct_world=distinct)
+        verdict = replace(findings.verdict, world=world)
+        errors = disconnections(findings.results, groups, loudness=loud, mass=findings.mass, verdict=verdict)
+        assert len(errors) == (expected is not None)
+        assert expected is None or expected in errors[0]
 
 
 def test_a_forward_that_does_not_read_the_world(audited, monkeypatch):

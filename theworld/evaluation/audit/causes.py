@@ -1,49 +1,36 @@
 """Why arms that should differ from the real one do not: what was checked, and the likeliest cause, by name.
 
-Three things look alike in a table of accuracies and are not:
+Four things look alike in a table of accuracies and are not:
 
 - An arm changed its inputs and every logit of the first new token is, bit for bit, that of the real arm: the branch is
   disconnected. An error: the audit measured nothing.
 - An arm changed no input, because the world tokens (or the images) are the same in every sample, or 0. An error as
   well. (The blank pictures of a control differ from one another, so that this stays a fault.)
+- An arm changed almost no input, or world tokens that are as good as the same everywhere. An error too: what few
+  questions show would be said of all.
 - Logits differ and every answer has the same text. No error: the model was given other tokens and answered the same.
   That is what not relying on them looks like, and the verdict says how sure the size of the set lets one be.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from theworld.evaluation.audit.arms import WORLD_ARMS, Group
 from theworld.evaluation.audit.attention_mass import AttentionMass
 from theworld.evaluation.audit.comparison import ArmResult
 from theworld.evaluation.audit.signals import Loudness
-from theworld.models.theworld import TheWorld
-from theworld.types import PromptBatch, TokenType
+from theworld.evaluation.audit.verdict import Verdict
 
+LEAST_EXCHANGED = 0.9
+"""Of all questions, the fewest that an exchange must give other inputs; of all frames, the fewest different tokens."""
 
-def check_world_branch(model: TheWorld, prompts: PromptBatch) -> None:
-    """Refuse, before anything is answered, a model or prompts without world tokens.
+LEAST_VARYING = 0.01
+"""Of the size of the world tokens, the least that must differ between samples, unless the model is shown to rely on it.
 
-    Raises:
-        ValueError: There is no world branch, no world placeholder, or no frame for them.
-    """
-    if model.cosmos_encoder is None:
-        raise ValueError(
-            "found a model without a world branch (enable_world=False), so every arm would give the same answers; "
-            "expected one with world tokens; load or train it with enable_world=True"
-        )
-    placeholders = int((prompts.batch.token_type_ids == TokenType.WORLD).sum())
-    if not placeholders:
-        raise ValueError(
-            "found no world placeholders in the prompts: the processor has enable_world=False, expected True; the "
-            "world branch is never switched on"
-        )
-    if not len(prompts.batch.world_pixel_values):
-        raise ValueError(
-            f"found {placeholders} world placeholders and no world frames, expected one a prompt: the images never "
-            "reach the world branch"
-        )
+`Loudness.world_varying` measures it: 0.27 in the control whose world tokens are those of plain colours.
+"""
 
 
 def disconnections(
@@ -52,6 +39,7 @@ def disconnections(
     *,
     loudness: Loudness,
     mass: AttentionMass,
+    verdict: Verdict,
 ) -> tuple[str, ...]:
     """An error each for the world branch and for the image, if arms gave what the real one gave; none if all is well.
 
@@ -60,6 +48,7 @@ def disconnections(
         groups: The audited set.
         loudness: Of its world tokens.
         mass: Attention of a few of its samples.
+        verdict: What the arms would say.
     """
     by_arm = {result.arm: result for result in results}
     errors = []
@@ -75,6 +64,8 @@ def disconnections(
         errors.append(
             f"{', '.join(unchanged)}: found the same inputs as in the real arm: {_why_same(groups, loudness)}"
         )
+    elif weak := _why_weak(by_arm["shuffled"], groups, loudness, verdict):
+        errors.append(f"shuffled: {weak}")
     image = by_arm["image_removed"]
     if image.is_disconnected:
         errors.append(
@@ -86,7 +77,36 @@ def disconnections(
             "image_removed: found the same inputs as in the real arm: every picture is plain grey already; the images "
             "of the data set are blank or missing"
         )
+    elif image.inputs_changed < LEAST_EXCHANGED * image.n:
+        errors.append(
+            f"image_removed: found {image.n - image.inputs_changed} of {image.n} pictures that are plain grey already, "
+            f"expected at most {100 * (1 - LEAST_EXCHANGED):.0f} %; those images are blank or missing"
+        )
     return tuple(errors)
+
+
+def _why_weak(shuffled: ArmResult, groups: Sequence[Group], loudness: Loudness, verdict: Verdict) -> str | None:
+    """Why an exchange of these world tokens would show next to nothing; None if it shows something."""
+    frames = Counter(frame for group in groups for frame in group.frame_hashes)
+    same = f"{max(frames.values())} of {shuffled.n} frames are one and the same picture"
+    if shuffled.inputs_changed < LEAST_EXCHANGED * shuffled.n:
+        return (
+            f"found other world tokens than in the real arm for {shuffled.inputs_changed} of {shuffled.n} questions "
+            f"only, expected at least {100 * LEAST_EXCHANGED:.0f} %: {same}, and what the others show would be said of "
+            "all; see that the images are there and reach the world encoder"
+        )
+    if loudness.distinct_world < LEAST_EXCHANGED * len(frames):
+        return (
+            f"found {loudness.distinct_world} different world tokens for {len(frames)} different frames, expected as "
+            "many: the world branch gives several samples one sample's tokens; mend it, then train again"
+        )
+    if loudness.world_varying < LEAST_VARYING and verdict.world != "relies":
+        return (
+            f"found world tokens that differ between samples by {100 * loudness.world_varying:.2g} % of their size, "
+            f"expected at least {100 * LEAST_VARYING:g} %: they are as good as constant, and an exchange takes "
+            "away next to nothing; the projector's bias drowns its input: train it longer, or at another rate"
+        )
+    return None
 
 
 def _why_unread(mass: AttentionMass) -> str:
@@ -114,6 +134,6 @@ def _why_same(groups: Sequence[Group], loudness: Loudness) -> str:
     if all(bool((row == latents[0]).all()) for row in latents):
         return f"the world encoder makes the same latent of {len(frames)} different frames; its weights are broken"
     return (
-        f"the projector makes the same world tokens of {len(frames)} different frames; its weights are 0 and only its "
-        "bias speaks"
+        f"the projector makes the same world tokens of {len(frames)} different frames; its weights are 0, or next to "
+        "nothing beside its bias"
     )

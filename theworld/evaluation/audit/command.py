@@ -17,7 +17,7 @@ from theworld.data.processor import TheWorldProcessor
 from theworld.data.shards.node_cache import CACHE_BYTES, CACHE_FOLDER
 from theworld.data.splits import SourceConfig, SourceOpener
 from theworld.evaluation.audit.findings import Settings
-from theworld.evaluation.audit.page import table, write_page
+from theworld.evaluation.audit.page import page_files, table
 from theworld.evaluation.audit.run import audit
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.theworld import TheWorld
@@ -87,8 +87,11 @@ def audit_model(
     with _progress() as progress:
         findings = audit(loaded, samples, settings, progress=progress, name=model)
     rich_print(table(findings))
-    folder = Path(output).expanduser()
-    for path in [*findings.write(folder), *write_page(findings, folder)]:
+    contents = findings.files() | page_files(findings)  # all of it before the first is written
+    for name, content in contents.items():
+        path = Path(output).expanduser() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
         print(f"Wrote {path}")
     if findings.errors:
         sys.exit("theworld audit: " + "\n".join(findings.errors))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from theworld.evaluation.answers import SCORER_VERSION
 from theworld.evaluation.audit.arms import ARMS
@@ -113,17 +112,14 @@ class Findings:
             "replay_difference": self.replay_difference,
         }
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write `audit.json` and `predictions/<arm>.jsonl`; returns their paths."""
-        (folder / "predictions").mkdir(parents=True, exist_ok=True)
-        summary = folder / "audit.json"
+    def files(self) -> dict[str, bytes]:
+        """Contents of `audit.json` and `predictions/<arm>.jsonl`, by their names."""
         text = json.dumps(self.summary(), indent=2, ensure_ascii=False, allow_nan=False)
-        summary.write_text(text + "\n", encoding="utf-8", newline="\n")
-        paths = [summary]
-        for arm, answers in self.answers.items():
-            paths.append(folder / "predictions" / f"{arm}.jsonl")
-            paths[-1].write_text(_lines(arm, self.questions, answers), encoding="utf-8", newline="\n")
-        return paths
+        predictions = {
+            f"predictions/{arm}.jsonl": _lines(arm, self.questions, answers).encode()
+            for arm, answers in self.answers.items()
+        }
+        return {"audit.json": f"{text}\n".encode(), **predictions}
 
 
 def _lines(arm: str, questions: Sequence[Question], answers: Answers) -> str:

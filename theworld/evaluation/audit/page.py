@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.table import Table
 
@@ -48,13 +47,10 @@ def table(findings: Findings) -> Table:
     return found
 
 
-def write_page(findings: Findings, folder: Path) -> list[Path]:
-    """Write `audit.png` and `report.html`; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    picture, page = folder / "audit.png", folder / "report.html"
-    picture.write_bytes(draw(findings))
-    page.write_text("\n".join(_page(findings, picture.read_bytes())), encoding="utf-8", newline="\n")
-    return [picture, page]
+def page_files(findings: Findings) -> dict[str, bytes]:
+    """Contents of `audit.png` and `report.html`, by their names."""
+    picture = draw(findings)
+    return {"audit.png": picture, "report.html": "\n".join(_page(findings, picture)).encode()}
 
 
 def _page(findings: Findings, picture: bytes) -> Iterator[str]:

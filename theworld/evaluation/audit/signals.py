@@ -5,6 +5,8 @@ n samples · N tokens of one frame · D hidden size
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +33,7 @@ class Loudness:
         vocabulary: Of the embeddings of the whole vocabulary, which world tokens are scaled to; rare words are louder.
         world_varying: Share of the world tokens that differs between samples: RMS of what is left when the mean over
             the set is taken off at each place, over their RMS; 0 where every sample has the same.
+        distinct_world: How many samples have world tokens of their own, counted by their bytes.
     """
 
     world: float
@@ -39,6 +42,7 @@ class Loudness:
     text: float
     vocabulary: float
     world_varying: float
+    distinct_world: int
 
 
 @torch.no_grad()
@@ -47,6 +51,7 @@ def loudness(model: TheWorld, arms: Arms, groups: Sequence[Group]) -> Loudness:
     assert model.cosmos_encoder is not None
     layers = model.cosmos_encoder.projector.layers
     means: dict[str, list[tuple[float, int]]] = {}
+    distinct: set[bytes] = set()
 
     def add(name: str, values: Tensor) -> None:
         means.setdefault(name, []).append((float(values.double().square().mean()), values.numel()))
@@ -57,6 +62,7 @@ def loudness(model: TheWorld, arms: Arms, groups: Sequence[Group]) -> Loudness:
             world = arms.world_tokens(group.latents)  # (B, N, D)
             add("world", world)
             add("varying", world - arms.mean_tokens)
+            distinct |= {hashlib.sha256(tokens.float().cpu().numpy().tobytes()).digest() for tokens in world}
             add("image", image_tokens(model.gemma, None, group.image_features.to(world.device)))
             batch = group.prompts.batch
             is_text = (batch.token_type_ids == TokenType.TEXT) & (batch.document_ids != PADDING_DOCUMENT)
@@ -67,7 +73,12 @@ def loudness(model: TheWorld, arms: Arms, groups: Sequence[Group]) -> Loudness:
     found = {name: (sum(m * n for m, n in parts) / totals[name]) ** 0.5 for name, parts in means.items()}
     varying = found.pop("varying")
     vocabulary = text_rms(model.gemma)
-    return Loudness(**found, vocabulary=vocabulary, world_varying=varying / found["world"] if found["world"] else 0.0)
+    return Loudness(
+        **found,
+        vocabulary=vocabulary,
+        world_varying=varying / found["world"] if found["world"] else 0.0,
+        distinct_world=len(distinct),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +98,9 @@ def gradient_norms(model: TheWorld, batches: Sequence[Batch]) -> dict[str, Group
     """Of every parameter group, also of those that never trained; one batch at a time, so that memory suffices.
 
     The model's own gradients and `requires_grad` are left as they were.
+
+    Raises:
+        ValueError: A gradient is not finite.
     """
     groups = parameter_groups(model)
     parameters = [parameter for members in groups.values() for _, parameter in members]
@@ -110,11 +124,17 @@ def gradient_norms(model: TheWorld, batches: Sequence[Batch]) -> dict[str, Group
                     num_items_in_batch=targets,
                 )
                 output.loss.backward()
-        return {group: _gradient([p for _, p in members]) for group, members in groups.items()}
+        found = {group: _gradient([p for _, p in members]) for group, members in groups.items()}
     finally:
         for parameter, (requires_grad, gradient) in zip(parameters, before, strict=True):
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
+    if broken := [group for group, gradient in found.items() if not math.isfinite(gradient.norm)]:
+        raise ValueError(
+            f"found a gradient that is not finite in {', '.join(broken)}, expected numbers; all weights and logits are "
+            "finite, so something overflows on the way back: compute in float32, or take an earlier checkpoint"
+        )
+    return found
 
 
 def _gradient(parameters: Sequence[torch.nn.Parameter]) -> GroupGradient:

@@ -25,7 +25,7 @@ def main(directories: list[Path]) -> None:
             f"| {name} | {counts[0]}–{counts[-1]} | {mean(found):.1f} ({min(found):.1f} to {max(found):.1f}) "
             f"| {mean(constant):.1f} |"
         )
-    print("\n| run | overall | best constant | McNemar p | validation loss of each stage |\n|---|---|---|---|---|")
+    print("\n| run | overall | best constant | p by images | validation loss of each stage |\n|---|---|---|---|---|")
     for directory, summary in zip(directories, summaries, strict=True):
         overall = summary["rows"]["overall"]
         log = directory.with_name(directory.name + ".log").read_text()

@@ -80,3 +80,14 @@ def test_a_broken_row_is_named(tmp_path: Path, row: object, message: str) -> Non
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found no row, expected one prediction a line"):
         read_predictions(write(tmp_path / "p.jsonl", "\n"))
+
+
+def test_a_byte_order_mark_is_no_fault_and_other_encodings_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode())
+    assert read_predictions(path) == [Prediction(QUESTION, "About 60 cm.")]
+    path.write_bytes(json.dumps(ROW).encode("utf-16"))
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 1: found no UTF-8 .*save the file as UTF-8"):
+        read_predictions(path)
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 2: found no JSON"):
+        read_predictions(write(path, ROW, "[" * 100_000))

@@ -12,6 +12,7 @@ All other keys are ignored.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeGuard
@@ -70,8 +71,9 @@ def read_predictions(path: str | Path) -> list[Prediction]:
             names file, line and id.
     """
     found: dict[tuple[str, str], tuple[int, Prediction]] = {}
-    with Path(path).open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
+    with Path(path).open("rb") as file:
+        for number, encoded in enumerate(file, start=1):
+            line = _text(encoded.removeprefix(BOM_UTF8) if number == 1 else encoded, f"{path}, line {number}")
             if not line.strip():
                 continue
             prediction = _prediction(line, f"{path}, line {number}")
@@ -88,10 +90,17 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     return [prediction for _, prediction in found.values()]
 
 
+def _text(encoded: bytes, where: str) -> str:
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: found no UTF-8 ({error}); expected text in it; save the file as UTF-8") from error
+
+
 def _prediction(line: str, where: str) -> Prediction:
     try:
         row = json.loads(line)
-    except ValueError as error:  # of JSON, or of a number too long to convert
+    except (ValueError, RecursionError) as error:  # of JSON, of a number too long to convert, of endless brackets
         raise ValueError(f"{where}: found no JSON ({error}); expected one prediction a line") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where}: found a {type(row).__name__}, expected an object with {', '.join(KEYS)}")

@@ -174,6 +174,8 @@ def test_a_bad_row_of_blink_is_named(tmp_path, change, message):
     where = r"Relative_Depth/val-00000-of-00001\.parquet, row 2, id 'val_Relative_Depth_3'"
     with pytest.raises(RowError, match=where) as error:
         open_benchmark("blink", folder, subtasks=["Relative_Depth"])
+    with pytest.raises(ValueError, match="found no subtasks, expected some, such as Relative_Depth"):
+        open_benchmark("blink", folder, subtasks=[])
     error.match(message)
 
 

@@ -44,6 +44,8 @@ def open_benchmark(
         raise ValueError(f"found subtasks or join_images for {name}, expected them for blink only; leave them out.")
     if name == "blink":
         chosen = tuple(subtasks) if subtasks is not None else blink.SPATIAL
+        if not chosen:
+            raise ValueError(f"found no subtasks, expected some, such as {', '.join(blink.SPATIAL)}; name them.")
         paths = locate(path, blink.patterns(chosen), revision=revision)
         return blink.blink(paths, subtasks=chosen, join_images=join_images, skip_malformed=skip_malformed)
     if name == "cvbench":

@@ -95,10 +95,19 @@ def test_many_questions_about_few_images_are_a_small_set(ask):
 
 
 def test_an_interval_beyond_the_margin_is_open_and_says_what_would_decide(questions):
-    found = judged(questions[:100], shuffled=(0, 5))
+    found = judged(questions[:100], real=(0, 5), shuffled=(3, 9))
     assert found.world == "not decided"
     assert "The interval reaches beyond ±5 points and p is not below 0.001; if there is no diff" in found.sentences[0]
-    assert "about 420 images would show it" in found.sentences[0]
+    assert "about 620 images would show it" in found.sentences[0]
+
+
+def test_a_drop_that_is_not_significant_says_what_would_be(questions):
+    """Eight of 80 fall, none rises: p by images 0.0078, times seven arms; 18 would do at this level."""
+    found = judged(questions[:80], shuffled=(0, 8))
+    assert found.world == "not decided"
+    assert "It does worse, but p is not below 0.001" in found.sentences[0]
+    assert "if it is no chance, about 250 images would show it." in found.sentences[0]
+    assert judged(questions[:250], shuffled=(0, 25)).world == "relies"  # at the same rate
 
 
 def test_an_arm_that_is_better_is_no_reliance(questions):

@@ -62,7 +62,9 @@ def loudness(model: TheWorld, arms: Arms, groups: Sequence[Group]) -> Loudness:
             world = arms.world_tokens(group.latents)  # (B, N, D)
             add("world", world)
             add("varying", world - arms.mean_tokens)
-            distinct |= {hashlib.sha256(tokens.float().cpu().numpy().tobytes()).digest() for tokens in world}
+            distinct |= {
+                hashlib.sha256((tokens.float() + 0.0).cpu().numpy().tobytes()).digest() for tokens in world
+            }  # −0 is 0
             add("image", image_tokens(model.gemma, None, group.image_features.to(world.device)))
             batch = group.prompts.batch
             is_text = (batch.token_type_ids == TokenType.TEXT) & (batch.document_ids != PADDING_DOCUMENT)

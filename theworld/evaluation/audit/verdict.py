@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from math import ceil, floor, log, log10
 from typing import Literal
 
-from theworld.evaluation.audit.arms import REAL, WORLD_ARMS
+from scipy.stats import norm
+
+from theworld.evaluation.audit.arms import ARMS, REAL, WORLD_ARMS
 from theworld.evaluation.audit.comparison import ArmResult
 
 Reliance = Literal["relies", "no reliance shown", "not decided"]
@@ -122,7 +124,7 @@ def _sentence(what: str, real: ArmResult, arm: ArmResult, verdict: Reliance, *, 
 
 def _changed(arm: ArmResult) -> str:
     if arm.answers_changed:
-        return f"{arm.answers_changed} of {arm.inputs_changed} answers change"
+        return f"{arm.answers_changed} of {arm.inputs_changed} answers change{'s' if arm.answers_changed == 1 else ''}"
     share = 100 * at_most(arm.images_changed)
     return (
         f"none of {arm.inputs_changed} answers changes (so with 95 % confidence those to at most {share:.1f} % of "
@@ -140,6 +142,13 @@ def _why(arm: ArmResult, *, level: float, margin: float) -> str:
             f"{arm.images_changed} images are too few: fewer than {least} cannot show a difference to be within "
             f"±{100 * margin:g} points; audit a larger set."
         )
+    half = (arm.difference_interval.high - arm.difference_interval.low) / 2
+    if arm.difference_interval.high < 0:
+        wanted = _rounded_up(arm.images_changed * max(1.0, _errors_for(level) * half / (1.96 * -arm.difference)) ** 2)
+        return (
+            f"It does worse, but p is not below {level:g}, as it must be where one of many arms may do so by chance; "
+            f"if it is no chance, about {wanted:,} images would show it."
+        )
     if _changes_much(arm):
         within = f"within ±{100 * margin:g} points"
         outlook = (
@@ -152,12 +161,16 @@ def _why(arm: ArmResult, *, level: float, margin: float) -> str:
             f"is not shown; {outlook}."
         )
     # An interval of half the margin to each side leaves the other half for a difference that chance makes.
-    half = (arm.difference_interval.high - arm.difference_interval.low) / 2
     wanted = _rounded_up(arm.images_changed * max(1.0, 2 * half / margin) ** 2)
     return (
         f"The interval reaches beyond ±{100 * margin:g} points and p is not below {level:g}; if there is no "
         f"difference, about {wanted:,} images would show it."
     )
+
+
+def _errors_for(level: float) -> float:
+    """Standard errors from 0 of a difference that is significant at this level among all arms, in four of five sets."""
+    return float(norm.isf(level / 2 / (len(ARMS) - 1)) + norm.isf(0.2))
 
 
 def _rounded_up(number: float) -> int:

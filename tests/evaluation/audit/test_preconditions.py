@@ -39,13 +39,15 @@ def test_it_leaves_no_file(audited, tmp_path):
     assert not (tmp_path / "audit").exists()
 
 
-def test_logits_that_are_no_numbers(audited):
-    model = audited.model()
+def test_logits_that_are_no_numbers(audited, monkeypatch):
+    model, original, batches = audited.model(), run.answer_batch, []
+    monkeypatch.setattr(run, "answer_batch", lambda *given, **more: (batches.append(1), original(*given, **more))[1])
     model.gemma.lm_head.register_forward_hook(lambda module, given, made: made * torch.nan)
     with pytest.raises(
         ValueError, match="arm real: found logits that are not finite for 3 of 3 .*'test-0' for example"
     ):
         audited.run(model)
+    assert len(batches) == 1  # it ends with the first batch
     check_logits(torch.zeros(2, 4), ["a", "b"], arm="mean")
     with pytest.raises(ValueError, match="arm mean: .* for 1 of 2 questions of a batch, 'b' for example"):
         check_logits(torch.tensor([[0.0, 1.0], [0.0, torch.inf]]), ["a", "b"], arm="mean")

@@ -89,7 +89,7 @@ def test_an_effect_is_found():
 
 @pytest.mark.slow
 def test_under_the_null_one_set_in_twenty_is_significant():
-    """4,000 sets: 5 % ± 1 %; McNemar, which takes the questions for independent, cries wolf in a third and more."""
+    """4,000 sets: 5 % ± 1 %; McNemar, which takes the questions for independent, cries wolf in three of ten."""
     by_images, by_questions = rejections(4000, effect=0.0, seed=2)
     assert by_images == pytest.approx(0.05, abs=0.01)
     assert by_questions > 0.3

@@ -45,6 +45,12 @@ class Job:
         """As its folder."""
         return self.folder.path.name
 
+    @property
+    def command(self) -> list[str]:
+        """Without a checkpoint, `last` begins anew."""
+        config = f"--config={self.folder.path / 'config.yaml'}"
+        return [sys.executable, "-m", "theworld.cli", "fit", config, "--ckpt_path=last"]
+
     def start(self) -> None:
         """Begin, or go on from the newest checkpoint that verifies."""
         lock = self._open.enter_context(self.folder.locked())
@@ -52,10 +58,9 @@ class Job:
         log = self._open.enter_context((self.folder.path / LOG).open("ab"))
         log.write(f"--- started at {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
         log.flush()
-        command = [sys.executable, "-m", "theworld.cli", "fit", f"--config={self.folder.path / 'config.yaml'}"]
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [*command, "--ckpt_path=last"],
+            self.command,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,13 +129,14 @@ class Run:
         """
         printed, complaint = io.StringIO(), io.StringIO()
         try:
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaint):
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaint), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of options that are given in place of a command line
                 theworld(["fit", *self.words, "--print_config"])
         except SystemExit as stop:
             if stop.code:
+                _, _, error = complaint.getvalue().partition("error: ")  # behind all options that there are
                 raise ValueError(
-                    f"{self.name}: theworld fit refuses it: {complaint.getvalue().strip() or stop.code}; mend the "
-                    "budget or the arm"
+                    f"{self.name}: theworld fit refuses it: {error.strip() or stop.code}; mend the budget or the arm"
                 ) from stop
         return yaml.safe_load(printed.getvalue())
 

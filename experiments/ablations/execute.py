@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
-from experiments.ablations.folder import LOG, RunFolder
+from experiments.ablations.folder import CONFIG, LOG, RunFolder
 
 State = Literal["waiting", "running", "finished", "failed"]
 POLL_SECONDS = 0.2
@@ -48,7 +48,7 @@ class Job:
     @property
     def command(self) -> list[str]:
         """Without a checkpoint, `last` begins anew."""
-        config = f"--config={self.folder.path / 'config.yaml'}"
+        config = f"--config={self.folder.path / CONFIG}"
         return [sys.executable, "-m", "theworld.cli", "fit", config, "--ckpt_path=last"]
 
     def start(self) -> None:

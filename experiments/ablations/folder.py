@@ -26,6 +26,7 @@ from experiments.ablations.grid import PLACE, Values, decisive
 from theworld.training.events import read_events
 from theworld.training.fingerprint import code
 
+CONFIG = "fit.yaml"  # `config.yaml` is what `theworld fit` writes itself
 SETTINGS, RESULT, LOG, LOCK = "settings.json", "result.json", "log.txt", "run.lock"
 PREDICTIONS, SCORES, SUMMARY = "predictions.jsonl", "scores.jsonl", "summary.json"
 
@@ -79,7 +80,7 @@ class RunFolder:
         """
         self.check()
         config = self.config | {"trainer": self.config["trainer"] | {PLACE.split(".")[1]: str(self.path)}}
-        write(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write(self.path / CONFIG, yaml.safe_dump(config, sort_keys=False))
         write(self.path / SETTINGS, json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
 
     def result(self) -> dict[str, Any] | None:

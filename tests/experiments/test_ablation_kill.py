@@ -34,9 +34,8 @@ def grid(tmp_path_factory) -> Path:
     budget = [str(ROOT / "experiments" / "ablations" / "budget.yaml"), "small.yaml"]
     arms = {"world": None, "channel": "channel.yaml"}
     file = folder / "grid.yaml"
-    file.write_text(
-        yaml.safe_dump({"budget": budget, "arms": arms, "reference": "world", "seeds": [0], "side_by_side": 1})
-    )
+    values = {"budget": budget, "arms": arms, "reference": "world", "seeds": [0], "side_by_side": 1}
+    file.write_text(yaml.safe_dump(values, sort_keys=False))  # the order of the arms is that of the runs
     return file
 
 

@@ -40,7 +40,7 @@ def test_a_run_is_finished_when_its_result_is_written(tmp_path):
     found = folder_of(tmp_path / "run").result()
     assert found is not None
     assert (found["seconds_of_last_process"], found["resumes"]) == (1.3, 1)
-    assert str(tmp_path / "run") in (folder.path / "config.yaml").read_text()
+    assert str(tmp_path / "run") in (folder.path / "fit.yaml").read_text()
     assert not list(folder.path.glob("*.draft"))
 
 

@@ -31,7 +31,10 @@ _MODEL = (
     *("num_world_steps", "bidirectional_world", "attention_backend", "load_dtype", "optimizer_choice", "low_bit_base"),
     *("weight_decay", "betas"),
 )
-_DATA = ("max_seq_length", "region_style", "num_world_tokens", "enable_world", "world_image_size", "blank_image")
+_DATA = (
+    *("max_seq_length", "region_style", "num_world_tokens", "enable_world", "world_image_size", "blank_image"),
+    "world_position",
+)
 _TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from theworld import __version__
+from theworld.data.features.crew import Crew
 from theworld.data.features.drawings import Drawings, find_drawings
 from theworld.data.features.manifest import Manifest
 from theworld.data.features.preprocessing import preprocessing_sha256
@@ -34,10 +35,8 @@ from theworld.data.stores import RowStore
 from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, Feature, Precision, autocast, encode, encoder_facts, tower
-from theworld.models.world_sources.denoiser import Denoiser
 from theworld.models.world_sources.rollout import Rollout, RolloutSettings
 from theworld.models.world_sources.source import WorldSource
-from theworld.models.world_sources.text import Text
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -65,7 +64,8 @@ def cache_features(
 ) -> None:
     """Keep what SigLIP and the world encoder make of every image of a source, for stages in which they are frozen.
 
-    An interrupted run goes on where it stopped when it is started again in the same way.
+    An interrupted run goes on where it stopped when it is started again in the same way. Under torchrun the processes
+    share the work, each on a GPU of its own: `torchrun --nproc-per-node=8 -m theworld data cache …`.
 
     Args:
         index: The parquet file that `theworld data index` or `theworld data shard` made.
@@ -98,9 +98,6 @@ def cache_features(
             f"found features={list(features)}, batch_size={batch_size} and an index with "
             f"enable_world={settings.enable_world}, expected something to make, at least one image at a time."
         )
-    folder = Path(output).expanduser()
-    drawings = _drawings(store, found, folder, restart=restart)
-    pixels = {name: _DrawnPixels(store, found, drawings, name, base=base) for name in wanted}
     model = load_towers(
         base,
         cosmos_model=cosmos_model,
@@ -109,23 +106,31 @@ def cache_features(
         dtype=_DTYPES[dtype],
         trained_later=trained_later,
     )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     source = _source(model, base, cosmos_model, rollout, text, dtype=_DTYPES[dtype])
-    for name in wanted:
-        tower(model, name).to(where)
-        made_by = source.to(where) if source is not None and name == "world_latents" else None
-        run = partial(_encode, model, name, made_by, precision=precision, device=where)
-        manifest = _manifest(
-            model, run, pixels[name], made_by, precision=precision, batch_size=batch_size, shard_bytes=shard_bytes
-        )
-        batches = partial(_batches, run, pixels[name], num_workers=num_workers)
-        made = write_features(folder / name, manifest, drawings, batches, restart=restart)
-        tower(model, name).to("cpu")
-        total = sum(path.stat().st_size for path in (folder / name).iterdir())
-        print(
-            f"{folder / name}: {manifest.entries} entries {manifest.shape} in {manifest.dtype} for {len(found)} "
-            f"samples, {total / 1e9:.3f} GB in {manifest.num_shards} shards{'' if made else ', complete before'}"
-        )
+    with Crew.of_torchrun() as crew:
+        folder, where = Path(output).expanduser(), crew.device(device)
+        drawings = _drawings(store, found, folder, crew, restart=restart)
+        for name in wanted:
+            pixels = _DrawnPixels(store, found, drawings, name, base=base)
+            tower(model, name).to(where)
+            made_by = source.to(where) if source is not None and name == "world_latents" else None
+            run = partial(_encode, model, name, made_by, precision=precision, device=where)
+            manifest = _manifest(
+                model, run, pixels, made_by, precision=precision, batch_size=batch_size, shard_bytes=shard_bytes
+            )
+            batches = partial(_batches, run, pixels, num_workers=num_workers)
+            made = write_features(folder / name, manifest, drawings, batches, crew=crew, restart=restart)
+            tower(model, name).to("cpu")
+            if crew.is_first:
+                _report(folder / name, manifest, num_samples=len(found), made=made)
+
+
+def _report(folder: Path, manifest: Manifest, *, num_samples: int, made: bool) -> None:
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    print(
+        f"{folder}: {manifest.entries} entries {manifest.shape} in {manifest.dtype} for {num_samples} samples, "
+        f"{total / 1e9:.3f} GB in {manifest.num_shards} shards{'' if made else ', complete before'}"
+    )
 
 
 def load_towers(
@@ -178,9 +183,8 @@ def _source(
         return None
     if model.cosmos_encoder is None:
         raise ValueError("found a rollout for an index with enable_world=False, expected world tokens in the index")
-    denoiser = Denoiser.from_pretrained(cosmos_of(base, cosmos_model), dtype=dtype)
-    told = None if text is None else Text.read(Path(text).expanduser())
-    return Rollout(model.cosmos_encoder.vae, denoiser, rollout, text=told)
+    vae, name = model.cosmos_encoder.vae, cosmos_of(base, cosmos_model)
+    return Rollout.from_pretrained(vae, name, rollout, text=text, dtype=dtype)
 
 
 class _DrawnPixels(Dataset[Tensor]):
@@ -215,9 +219,19 @@ class _DrawnPixels(Dataset[Tensor]):
         return make(image)[0]
 
 
-def _drawings(store: RowStore, index: Index, folder: Path, *, restart: bool) -> Drawings:
-    """Those of the folder, if they are of this index; else found, and written there."""
+def _drawings(store: RowStore, index: Index, folder: Path, crew: Crew, *, restart: bool) -> Drawings:
+    """Those of the folder, if they are of this index; else found, and written there, by the first process."""
     path = folder / DRAWINGS
+    if not crew.is_first:
+        crew.wait()
+        return Drawings.read(path)
+    drawings = _drawings_of(store, index, path, restart=restart)
+    crew.wait()
+    return drawings
+
+
+def _drawings_of(store: RowStore, index: Index, path: Path, *, restart: bool) -> Drawings:
+    folder = path.parent
     if path.exists() and not restart:
         drawings = Drawings.read(path)
         if drawings.index_sha256 != index.sha256:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -80,6 +81,28 @@ class Rollout(WorldSource):
                 f"found guidance_scale={settings.guidance_scale} without negative_prompt_embeds, expected them: "
                 "guidance leads away from a negative text; give a file that has both, or guidance_scale=1"
             )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        vae: WorldEncoder,
+        name_or_path: str,
+        settings: RolloutSettings,
+        *,
+        text: str | Path | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> Rollout:
+        """With the denoiser of a Cosmos-Predict2 repository or folder.
+
+        Args:
+            vae: Of the same repository.
+            name_or_path: Of which `transformer` and `scheduler` are read.
+            settings: As in the constructor.
+            text: File that `Text.read` reads; default: no text.
+            dtype: Of the denoiser's weights.
+        """
+        told = None if text is None else Text.read(Path(text).expanduser())
+        return cls(vae, Denoiser.from_pretrained(name_or_path, dtype=dtype), settings, text=told)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:

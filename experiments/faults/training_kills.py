@@ -1,6 +1,8 @@
 """Kill -9 at random moments of a three-stage run: the losses afterwards are those of the run that was never killed.
 
     python -m experiments.faults.training_kills
+    CUBLAS_WORKSPACE_CONFIG=:4096:8 python -m experiments.faults.training_kills --on_gpu --name training_kills_gpu \
+        --trainer.deterministic=true
 
 `theworld fit --config configs/tiny.yaml` with shorter stages, once from beginning to end and once killed again and
 again and resumed with `--ckpt_path=last`: at random moments, at stage boundaries and in the middle of saves. Writes
@@ -15,6 +17,7 @@ import random
 import shutil
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -61,10 +64,26 @@ def made(folder: Path) -> int:
     return max((int(line["step"]) for line in lines[starts[-1] :] if "step" in line), default=0) if starts else 0
 
 
+def started(folder: Path, arguments: list[str]) -> Ranks:
+    """A process of `theworld fit`."""
+    context = get_context("spawn") if "--trainer.accelerator=gpu" in arguments else CONTEXT
+    return Ranks(fit, world_size=1, context=context, arguments=arguments, log=folder / "log.txt")
+
+
+def run_to_the_end(folder: Path, arguments: list[str]) -> None:
+    """Wait for a run that should end by itself."""
+    try:
+        started(folder, arguments).wait(600)
+    except AssertionError as error:
+        log = folder / "log.txt"
+        said = log.read_text()[-3000:] if log.exists() else "nothing, see above"
+        raise SystemExit(f"{error}; {log} ends with\n{said}") from error
+
+
 def kill_once(folder: Path, arguments: list[str], kind: str, at: int, rng: random.Random) -> dict[str, object]:
     """Start or resume, kill after step `at` was made, in the way of `kind`."""
     before = len(entries(folder))
-    ranks = Ranks(fit, world_size=1, arguments=arguments, log=folder / "log.txt")
+    ranks = started(folder, arguments)
     try:
         deadline = time.monotonic() + 180
         while ranks.running and time.monotonic() < deadline and (len(entries(folder)) == before or made(folder) < at):
@@ -97,13 +116,13 @@ def run(count: int, folder: Path, *extra: str) -> tuple[list[dict], list[dict], 
     whole, killed = folder / "whole", folder / "killed"
     for path in (whole, killed):
         path.mkdir()
-    Ranks(fit, world_size=1, arguments=command(whole, scenes, *extra), log=whole / "log.txt").wait(600)
+    run_to_the_end(whole, command(whole, scenes, *extra))
     rng, kills = random.Random(0), []
     resumed = command(killed, scenes, *extra, "--ckpt_path=last")
     for kind, at in plan_of(count, rng):
         kills.append(kill_once(killed, resumed, kind, at, rng))
         print(kills[-1], flush=True)
-    Ranks(fit, world_size=1, arguments=resumed, log=killed / "log.txt").wait(600)
+    run_to_the_end(killed, resumed)
     ours, theirs = (torch.load(path / "end.pt", weights_only=True) for path in (killed, whole))
     same = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     return entries(whole), entries(killed), kills, same
@@ -175,7 +194,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--name", default="training_kills")
     parser.add_argument("--keep", action="store_true", help="keep the runs' folders")
+    parser.add_argument("--on_gpu", action="store_true")
     arguments, extra = parser.parse_known_args()
+    extra += ["--trainer.accelerator=gpu"] if arguments.on_gpu else []
     start, folder = time.perf_counter(), Path(tempfile.mkdtemp(prefix="training_kills_"))
     whole, killed, kills, same = run(arguments.kills, folder, *extra)
     count, worst = write(whole, killed, kills, arguments.output, arguments.name)

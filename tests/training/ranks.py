@@ -31,14 +31,23 @@ class Ranks:
     Args:
         run: A function of a module.
         world_size: Number of ranks.
+        context: How a process begins: forked from the server, or `spawn` for a GPU, which no process may use that was
+            forked from one that had looked for it.
         arguments: For the function; picklable.
     """
 
-    def __init__(self, run: Callable[..., None], *, world_size: int, **arguments: object):
+    def __init__(
+        self,
+        run: Callable[..., None],
+        *,
+        world_size: int,
+        context: multiprocessing.context.BaseContext = CONTEXT,
+        **arguments: object,
+    ):
         port = _free_port()
         self.processes: list[BaseProcess] = []
         for rank in range(world_size):
-            process = CONTEXT.Process(target=_be_rank, args=(rank, world_size, port, run, arguments))
+            process = context.Process(target=_be_rank, args=(rank, world_size, port, run, arguments))
             process.start()
             self.processes.append(process)
 

@@ -2,7 +2,8 @@
 
 Half of FlashAttention-2's time on our layers (head size 256, grouped heads, window; experiments/speed). The package is
 a pre-release without a public backward function, so the functions under its autograd are called; they are checked
-against float32 in `tests/models/test_attention_cuda.py`, and the version is bounded in `pyproject.toml`.
+against float32 in `tests/models/test_attention_cuda.py`, at the start of every run by `first_calls`, and the version is
+bounded in `pyproject.toml`.
 """
 
 from __future__ import annotations

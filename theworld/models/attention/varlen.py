@@ -9,15 +9,38 @@ import torch
 from torch import Tensor
 
 from theworld.models.attention import flash4
+from theworld.models.attention.first_calls import FirstCalls
 from theworld.models.attention.sequences import Sequences, Triple
+
+_FORWARD, _BACKWARD = FirstCalls("FlashAttention-4's forward pass"), FirstCalls("FlashAttention-4's backward pass")
 
 
 def varlen(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
     """float[Q, H, d], float[L, G, d] ×2 → float[Q, H, d] and the log-sum-exp float32[H, Q]."""
     if not query.is_cuda:
         return _plain(query, key, value, sequences)
-    if sequences.kernel == "flash4":
-        return flash4.forward(query, key, value, sequences)
+    if sequences.kernel != "flash4":
+        return _flash(query, key, value, sequences)
+    found = flash4.forward(query, key, value, sequences)
+    _FORWARD.check(found, lambda: _flash(query, key, value, sequences))
+    return found
+
+
+def varlen_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor, sequences: Sequences
+) -> Triple:
+    """Gradients of query, key and value; `output` and `lse` are those of `varlen`."""
+    if not query.is_cuda:
+        return _plain_backward(grad, query, key, value, sequences)
+    inputs = (grad, query, key, value, output, lse, sequences)
+    if sequences.kernel != "flash4":
+        return _flash_backward(*inputs)
+    found = flash4.backward(*inputs)
+    _BACKWARD.check(found, lambda: _flash_backward(*inputs))
+    return found
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
     output, lse, *_ = torch.ops.aten._flash_attention_forward(
         query,
         key,
@@ -36,14 +59,9 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences) -> t
     return output, lse
 
 
-def varlen_backward(
+def _flash_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor, sequences: Sequences
 ) -> Triple:
-    """Gradients of query, key and value; `output` and `lse` are those of `varlen`."""
-    if not query.is_cuda:
-        return _plain_backward(grad, query, key, value, sequences)
-    if sequences.kernel == "flash4":
-        return flash4.backward(grad, query, key, value, output, lse, sequences)
     no_dropout = torch.empty(2, dtype=torch.uint64, device=query.device)
     return torch.ops.aten._flash_attention_backward(
         grad,

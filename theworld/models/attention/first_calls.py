@@ -1,0 +1,75 @@
+"""The first results of FlashAttention-4 beside those of PyTorch's own kernels, on the run's own numbers.
+
+Why: on 2026-11-24 a run of this backend had the right loss and gradients 10⁵ times too large, in every step and without
+a word. The same command was right before and after, with other versions of the compiler that the package uses
+(experiments/speed). What is compiled while a program runs has to be checked while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+
+import torch
+from torch import Tensor
+
+CALLS = 160
+"""Calls of each kind that are compared: at least the first step of Gemma 3 4B, 34 layers of two calls."""
+
+TOLERANCE = 0.1
+"""Largest relative difference, ‖found − expected‖ / ‖expected‖. Right kernels differ by 0.003 (bfloat16 rounds); those
+that were wrong so far by 1 and more."""
+
+_COMPILED = ("flash-attn-4", "nvidia-cutlass-dsl", "quack-kernels", "apache-tvm-ffi", "torch")
+
+
+class FirstCalls:
+    """Compares the first results of one function; later ones pass unseen.
+
+    Args:
+        what: The function, for messages.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._numbers: Iterator[int] = count()
+
+    def check(self, found: tuple[Tensor, ...], expected: Callable[[], tuple[Tensor, ...]]) -> None:
+        """Compare one call's results; waits for the device.
+
+        Args:
+            found: Results, of any shape and type.
+            expected: Computes the same with PyTorch's kernels; called for the first `CALLS` calls only.
+
+        Raises:
+            RuntimeError: They differ by more than `TOLERANCE`.
+        """
+        if next(self._numbers) >= CALLS:
+            return
+        for number, (one, other) in enumerate(zip(found, expected(), strict=True)):
+            difference = relative_difference(one, other)
+            if not difference <= TOLERANCE:  # NaN, too
+                raise RuntimeError(
+                    f"found result {number} of {self.what}, {tuple(one.shape)}, {difference:.3g} from that of "
+                    f"PyTorch's FlashAttention-2, expected at most {TOLERANCE}: FlashAttention-4 was compiled wrongly "
+                    f"here ({_versions()}). Set model.attention_backend=flash, and install other versions to use flash4"
+                )
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """‖found − expected‖ / ‖expected‖ in float64; 0 where they are the same, infinities and nothing at all included."""
+    found, expected = found.double(), expected.double()
+    distance = torch.where(found == expected, 0.0, found - expected).norm()  # a query without keys has -inf in both
+    size = torch.where(expected.isfinite(), expected, 0.0).norm()
+    return torch.where(distance == 0, 0.0, distance / size).item()
+
+
+def _versions() -> str:
+    found = []
+    for package in _COMPILED:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} not installed as a package")
+    return ", ".join(found)

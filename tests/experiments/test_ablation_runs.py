@@ -144,6 +144,17 @@ def test_a_run_that_outlives_its_grid_is_noticed_before_anything_starts(tmp_path
     assert [job.state for job in jobs] == ["waiting", "waiting"]
 
 
+def test_a_run_holds_its_folder_when_the_grid_is_gone(tmp_path):
+    job = job_of(tmp_path, "orphan", "import time; time.sleep(600)")
+    job.start()
+    job._open.close()  # what the system does to a grid that is killed
+    with pytest.raises(ValueError, match="perhaps of a grid that was killed"), job.folder.locked():
+        pass
+    job.stop()
+    with job.folder.locked():
+        pass
+
+
 def test_what_runs_is_asked_to_end_when_the_grid_ends(tmp_path):
     job = job_of(tmp_path, "long", "import time; time.sleep(600)")
 

@@ -43,9 +43,10 @@ def sentence(arm: str, comparison: Comparison) -> str:
     word = "better" if found.mean > 0 else "worse"
     if found.verdict == "training":
         return f"`{arm}` is **{word}** than `{comparison.reference}`, and would be with other seeds {numbers}."
+    once = ", on average, not with every seed" if min(found.by_seed) < 0 < max(found.by_seed) else ""
     if found.verdict == "models":
         return (
-            f"`{arm}`: the models that were trained here are **{word}** than those of `{comparison.reference}`; "
+            f"`{arm}`: the models that were trained here are **{word}** than those of `{comparison.reference}`{once}; "
             f"whether other seeds would give the same **is open** {numbers}."
         )
     interval = found.questions.interval
@@ -130,7 +131,7 @@ _LIMITS = """## What this can and cannot say
   is better or worse.
 - *No difference is shown* does not mean that there is none: the intervals say how large one could still be.
 - Arms differ in more than what they are called after: with fewer world tokens the rest of the prompt stands
-  elsewhere, and a step takes less time. Samples, steps and questions are equal, computing time is not.
+  elsewhere, and a step may take less time. Samples, steps and questions are equal, computing time is not.
 - Rates and steps were chosen for `{reference}`. Another arm might do better with its own.
 - Whether a finished model *uses* its world tokens is another question, which `theworld audit` asks of a single
   model."""

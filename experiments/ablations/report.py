@@ -89,8 +89,8 @@ def _made(grid: Grid, runs: Runs, command: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in code.items() if name != "source_sha256")
     budget = ", then ".join(f"`{file.name}`" for file in grid.budget)
     return (
-        f"Made by `python -m experiments.ablations.run {command}`; budget {budget}; {grid.side_by_side} runs "
-        f"at a time, each with one thread. {versions}; sources {code['source_sha256'][:12]}; scorer {SCORER_VERSION}. "
+        f"Made by `python -m experiments.ablations.run {command}`; budget {budget}; each run with one thread. "
+        f"{versions}; sources {code['source_sha256'][:12]}; scorer {SCORER_VERSION}. "
         "`answers_seed*.csv` has the outcome of every question, `report.json` these numbers for programs."
     )
 

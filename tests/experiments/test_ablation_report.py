@@ -114,6 +114,13 @@ def test_the_sentences_say_no_more_than_was_found(reports):
     assert "**no difference** from `world` **is shown** (0.0 points;" in sentence("same", found)
 
 
+def test_a_seed_that_goes_the_other_way_is_told(reports):
+    mixed = reports | {("worse", 2): report(2, lambda p, n: p >= 3)}
+    assert "than those of `world`, on average, not with every seed; whether" in sentence(
+        "worse", compare(mixed, reference="world")
+    )
+
+
 def test_one_seed_says_nothing_of_training(reports):
     first = {key: found for key, found in reports.items() if key[1] == 0}
     found = compare(first, reference="world")

@@ -24,9 +24,17 @@ class WorldProjector(nn.Module):
         architecture: `mlp` (linear, GELU, linear) or a single `linear` layer.
         latent_cells: Cells of a latent frame; fixes the input width of `channel` mode.
         target_rms: Root mean square of every token, normally that of the scaled text embeddings.
+        num_world_steps: Future frames. With none of them there is no `temporal_embedding`.
+        max_world_steps: Rows of the `temporal_embedding`.
+
+    Attributes:
+        temporal_embedding: float[max_world_steps, D], added to the tokens of future frame 1, 2, … so that the language
+            model can tell when a frame is; the present frame has none. It begins at 0: a new projector makes of a frame
+            what it makes of it alone.
     """
 
     target_rms: Tensor
+    temporal_embedding: nn.Parameter | None
 
     def __init__(
         self,
@@ -37,6 +45,8 @@ class WorldProjector(nn.Module):
         architecture: ProjectionArchitecture,
         latent_cells: int,
         target_rms: float,
+        num_world_steps: int = 0,
+        max_world_steps: int = 16,
     ) -> None:
         super().__init__()
         self.mode = mode
@@ -46,6 +56,8 @@ class WorldProjector(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, hidden_size))
         if architecture == "mlp":
             self.layers.extend([nn.GELU(), nn.Linear(hidden_size, hidden_size)])
+        embedding = nn.Parameter(torch.zeros(max_world_steps, hidden_size)) if num_world_steps else None
+        self.register_parameter("temporal_embedding", embedding)
         self.register_buffer("target_rms", torch.tensor(target_rms, dtype=torch.float32))
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -59,7 +71,15 @@ class WorldProjector(nn.Module):
                 "image size; resize the frames to world_image_size"
             )
         inputs = cells.flatten(1, 2).to(next(self.parameters()).dtype)  # (W, F·N, C or h·w)
-        return self._at_text_scale(self.layers(inputs))  # (W, F·N, D)
+        return self._at_text_scale(self._in_time(self.layers(inputs), frames=latents.shape[2]))  # (W, F·N, D)
+
+    def _in_time(self, tokens: Tensor, *, frames: int) -> Tensor:
+        """Tokens float[W, F·N, D] with the embedding of each future frame added."""
+        if self.temporal_embedding is None or frames == 1:
+            return tokens
+        by_frame = tokens.unflatten(1, (frames, -1))  # (W, F, N, D)
+        future = by_frame[:, 1:] + self.temporal_embedding[: frames - 1, None]  # (W, F - 1, N, D)
+        return torch.cat([by_frame[:, :1], future.to(tokens.dtype)], dim=1).flatten(1, 2)  # (W, F·N, D)
 
     def _at_text_scale(self, tokens: Tensor) -> Tensor:
         """Give every token the target root mean square; in float32, because bfloat16 keeps 8 bits of it."""

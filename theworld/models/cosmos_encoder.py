@@ -114,6 +114,7 @@ def new_projector(config: TheWorldConfig, *, target_rms: float) -> WorldProjecto
         architecture=config.projection_architecture,
         latent_cells=config.latent_cells,
         target_rms=target_rms,
+        tokens_per_frame=config.world_tokens_per_frame,
         num_world_steps=config.num_world_steps,
         max_world_steps=config.max_world_steps,
     )

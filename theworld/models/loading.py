@@ -42,7 +42,11 @@ _TRAINED_WITH = (
     "num_world_steps",
     "bidirectional_world",
 )
-"""Settings an export keeps: with another value its weights would read something they were not trained on."""
+"""Settings an export keeps: with another value its weights would read something they were not trained on.
+
+Not `world_tokens_per_frame`: means of cells are what a projector of cells can read, and to ask one model with several
+budgets is the point of them.
+"""
 
 logger = logging.getLogger(__name__)
 

@@ -234,10 +234,11 @@ def _drawings_of(store: RowStore, index: Index, path: Path, *, restart: bool) ->
     folder = path.parent
     if path.exists() and not restart:
         drawings = Drawings.read(path)
-        if drawings.index_sha256 != index.sha256:
+        if drawings.index_sha256 != index.pictures_sha256:
             raise ValueError(
-                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now {index.sha256}). "
-                "Choose another folder, or begin again with --restart (which removes what is there)."
+                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now "
+                f"{index.pictures_sha256}). Choose another folder, or begin again with --restart (which removes what "
+                "is there)."
             )
         return drawings
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,7 +264,7 @@ def _manifest(
         feature=pixels.feature,
         encoder=encoder_facts(model, pixels.feature, precision=precision) | made_by,
         preprocessing_sha256=preprocessing_sha256(pixels.processor, pixels.feature, region_style=pixels.region_style),
-        index_sha256=pixels.index.sha256,
+        index_sha256=pixels.index.pictures_sha256,
         dtype=str(first.dtype).removeprefix("torch."),
         shape=tuple(first.shape),
         entries=len(pixels),

@@ -36,7 +36,7 @@ from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, Feature, Precision, autocast, encode, encoder_facts, tower
 from theworld.models.world_sources.rollout import Rollout, RolloutSettings
-from theworld.models.world_sources.source import WorldSource
+from theworld.models.world_sources.source import WorldSource, content_keys
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -208,10 +208,6 @@ class _DrawnPixels(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.drawings)
 
-    def keys(self, entries: Sequence[int]) -> list[str]:
-        """The drawings' own names: the same picture with the same regions has the same one in any source."""
-        return [self.drawings.keys[entry].tobytes().hex() for entry in entries]
-
     def __getitem__(self, entry: int) -> Tensor:
         row = describe_row(self.store, self.index, int(self.drawings.rows[entry]), row_format=self.row_format)
         image = draw_row(self.store, self.index, row, region_style=self.region_style)
@@ -258,7 +254,7 @@ def _manifest(
     shard_bytes: int,
 ) -> Manifest:
     """With shape and type of an entry as the tower gives them."""
-    first = run(pixels[0][None], pixels.keys([0]))[0]
+    first = run(pixels[0][None])[0]
     made_by = {} if source is None else {name: str(value) for name, value in source.fingerprint().items()}
     return Manifest(
         feature=pixels.feature,
@@ -279,16 +275,15 @@ def _encode(
     feature: Feature,
     source: WorldSource | None,
     pixels: Tensor,
-    keys: Sequence[str],
     *,
     precision: Precision,
     device: torch.device,
 ) -> Tensor:
     """On the device, under the run's precision; the features on the CPU."""
     with torch.no_grad(), autocast(precision, device):
-        there = pixels.to(device)
-        made = encode(model, feature, there) if source is None else source.encode(there, keys)
-    return made.cpu()
+        if source is not None:
+            return source.encode(pixels.to(device), content_keys(pixels)).cpu()
+        return encode(model, feature, pixels.to(device)).cpu()
 
 
 def _batches(
@@ -296,5 +291,5 @@ def _batches(
 ) -> Iterator[Tensor]:
     """Features of each batch of drawings, in order."""
     loader = DataLoader(pixels, batch_sampler=batches, num_workers=num_workers, worker_init_fn=keep_freed_memory)
-    for entries, batch in zip(batches, loader, strict=True):
-        yield run(batch, pixels.keys(entries))
+    for batch in loader:
+        yield run(batch)

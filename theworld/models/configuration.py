@@ -72,6 +72,8 @@ class TheWorldConfig(PretrainedConfig):
         max_world_steps: Largest `num_world_steps` that is accepted.
         world_tokens_per_frame: In spatial mode, to how many tokens the cells of a latent frame are averaged down before
             the projector: a square whose side divides theirs. None: a token a cell.
+        world_source: Fingerprint of the world source whose latents the model was trained on; training writes it. None:
+            those of its own world encoder.
         start_of_world_token_id: Id before the world placeholders; required with the world on.
         world_token_id: Id of a world placeholder; required with the world on.
         end_of_world_token_id: Id after the world placeholders; required with the world on.
@@ -95,6 +97,7 @@ class TheWorldConfig(PretrainedConfig):
         num_world_steps: int = 0,
         max_world_steps: int = 16,
         world_tokens_per_frame: int | None = None,
+        world_source: dict[str, str] | None = None,
         start_of_world_token_id: int | None = None,
         world_token_id: int | None = None,
         end_of_world_token_id: int | None = None,
@@ -114,6 +117,7 @@ class TheWorldConfig(PretrainedConfig):
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
         self.world_tokens_per_frame = world_tokens_per_frame
+        self.world_source = world_source
         self.start_of_world_token_id = start_of_world_token_id
         self.world_token_id = world_token_id
         self.end_of_world_token_id = end_of_world_token_id

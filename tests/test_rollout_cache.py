@@ -1,4 +1,4 @@
-"""`theworld data cache --rollout…`: entries are the rollout's, under the drawing's own key."""
+"""`theworld data cache --rollout…`: entries are the rollout's, and what trains on them says so."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import torch
 from tests.models.world_sources.conftest import new_scheduler, new_transformer, new_vae
 from tests.tiny import osd_row, write_osd
 from theworld.cli import main
-from theworld.data.features.drawings import Drawings
 from theworld.data.features.store import FeatureStore
 from theworld.data.indexing.index import Index
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore
+from theworld.evaluation.loaded_model import load_model
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import Denoiser
 from theworld.models.world_sources.rollout import Rollout, RolloutSettings
+from theworld.models.world_sources.source import content_keys
 
 SIDE, STEPS = 32, 2
 TOKENS = (1 + STEPS) * (SIDE // 8) ** 2
@@ -53,7 +54,7 @@ def cache(of: list[str], output: Path, *arguments: str) -> None:
     )
 
 
-def test_entries_are_the_rollout_of_the_drawing(of, cosmos, tmp_path):
+def test_entries_are_the_rollout_of_each_picture(of, cosmos, tmp_path):
     cache(of, tmp_path, f"--cosmos_model={cosmos}", *ROLLOUT)
     rows, images, path = (argument.split("=")[1] for argument in of)
     index = Index.read(Path(path))
@@ -68,11 +69,10 @@ def test_entries_are_the_rollout_of_the_drawing(of, cosmos, tmp_path):
     )
     settings = RolloutSettings(num_world_steps=STEPS, num_inference_steps=3, seed=5)
     source = Rollout(WorldEncoder(new_vae()), Denoiser(new_transformer(), new_scheduler()), settings)
-    keys = Drawings.read(tmp_path / "drawings.safetensors").keys
     for number in range(3):
         pixels = samples[number].world_pixel_values
         found = samples.read(number, cached=["world_latents"]).world_latents
-        assert torch.equal(found, source.encode(pixels, [keys[number].tobytes().hex()]))
+        assert torch.equal(found, source.encode(pixels, content_keys(pixels)))
         assert not torch.allclose(found[:, :, 1:], source.encode(pixels, ["other"])[:, :, 1:], rtol=1e-3)
     facts = {name: str(value) for name, value in source.fingerprint().items()}
     store.refuse_other(facts, fix="")
@@ -100,3 +100,43 @@ def test_a_base_without_a_denoiser_says_what_is_missing(of, tmp_path):
 def test_bad_settings_end_with_a_message(of, cosmos, tmp_path):
     with pytest.raises(SystemExit, match=r"theworld data cache: (?s:.*)num_world_steps of at least 0"):
         cache(of, tmp_path, f"--cosmos_model={cosmos}", "--rollout.num_world_steps=-1")
+
+
+def test_a_run_says_what_its_latents_were_and_its_export_imagines_the_same(of, cosmos, tmp_path):
+    """Cached latents train it; its export, given the denoiser, makes them of the picture, bit for bit."""
+    cache(of, tmp_path / "features", f"--cosmos_model={cosmos}", *ROLLOUT)
+    rows, images, index = (argument.split("=")[1] for argument in of)
+    main(
+        ["fit", "--trainer.accelerator=cpu", "--trainer.precision=32-true", f"--trainer.default_root_dir={tmp_path}"]
+        + ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--model.dtype=float32"]
+        + ["--model.base=theworld-tiny", f"--model.cosmos_model={cosmos}", f"--model.world_image_size={SIDE}"]
+        + [f"--model.num_world_steps={STEPS}", "--checkpoint.every_n_train_steps=2"]
+        + ["--model.stages={s: {learning_rates: {world_projector: 1.0e-2}, max_steps: 2, warmup_steps: 0}}"]
+        + [f"--data.train_path={rows}", f"--data.train_images={images}", f"--data.train_index={index}"]
+        + [f"--data.train_features={tmp_path / 'features'}", "--data.token_budget=400", "--data.max_seq_length=400"]
+        + ["--data.micro_batches_per_step=1", "--data.num_workers=0", "--trainer.log_every_n_steps=1"]
+    )
+    export = str(tmp_path / "export" / "s")
+    place = {"dtype": torch.float32, "device": torch.device("cpu")}
+    loaded = load_model(export, cosmos_model=str(cosmos), **place)
+    assert loaded.model.config.world_source["kind"] == "rollout"
+    assert loaded.model.config.world_source["seed"] == "5"
+    processor, encoder = loaded.processor, loaded.model.cosmos_encoder
+    samples = OSDSamples(
+        FolderStore(Index.read(Path(index)), rows_path=Path(rows), image_folder=Path(images)),
+        index=Index.read(Path(index)),
+        processor=processor,
+        features={"world_latents": FeatureStore(tmp_path / "features", "world_latents")},
+    )
+    latents = samples.read(1, cached=["world_latents"]).world_latents
+    with torch.no_grad():
+        assert torch.equal(encoder(samples[1].world_pixel_values), encoder.project(latents))
+    with pytest.raises(ValueError, match="found no .*tiny_base/transformer/config.json|found no .*export"):
+        load_model(export, cosmos_model="theworld-tiny", **place)
+    config = Path(export) / "config.json"
+    config.write_text(config.read_text().replace('"denoiser_sha256": "', '"denoiser_sha256": "0'))
+    with pytest.raises(ValueError, match=r"another world source than the model was trained with: denoiser_sha256"):
+        load_model(export, cosmos_model=str(cosmos), **place)
+    config.write_text(config.read_text().replace('"kind": "rollout"', '"kind": "true_frames"'))
+    with pytest.raises(ValueError, match="whose latents came from 'true_frames', expected a rollout"):
+        load_model(export, cosmos_model=str(cosmos), **place)

@@ -36,7 +36,7 @@ from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, Feature, Precision, autocast, encode, encoder_facts, tower
 from theworld.models.world_sources.rollout import Rollout, RolloutSettings
-from theworld.models.world_sources.source import WorldSource
+from theworld.models.world_sources.source import WorldSource, content_keys
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -208,10 +208,6 @@ class _DrawnPixels(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.drawings)
 
-    def keys(self, entries: Sequence[int]) -> list[str]:
-        """The drawings' own names: the same picture with the same regions has the same one in any source."""
-        return [self.drawings.keys[entry].tobytes().hex() for entry in entries]
-
     def __getitem__(self, entry: int) -> Tensor:
         row = describe_row(self.store, self.index, int(self.drawings.rows[entry]), row_format=self.row_format)
         image = draw_row(self.store, self.index, row, region_style=self.region_style)
@@ -234,10 +230,11 @@ def _drawings_of(store: RowStore, index: Index, path: Path, *, restart: bool) ->
     folder = path.parent
     if path.exists() and not restart:
         drawings = Drawings.read(path)
-        if drawings.index_sha256 != index.sha256:
+        if drawings.index_sha256 != index.pictures_sha256:
             raise ValueError(
-                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now {index.sha256}). "
-                "Choose another folder, or begin again with --restart (which removes what is there)."
+                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now "
+                f"{index.pictures_sha256}). Choose another folder, or begin again with --restart (which removes what "
+                "is there)."
             )
         return drawings
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,13 +254,13 @@ def _manifest(
     shard_bytes: int,
 ) -> Manifest:
     """With shape and type of an entry as the tower gives them."""
-    first = run(pixels[0][None], pixels.keys([0]))[0]
+    first = run(pixels[0][None])[0]
     made_by = {} if source is None else {name: str(value) for name, value in source.fingerprint().items()}
     return Manifest(
         feature=pixels.feature,
         encoder=encoder_facts(model, pixels.feature, precision=precision) | made_by,
         preprocessing_sha256=preprocessing_sha256(pixels.processor, pixels.feature, region_style=pixels.region_style),
-        index_sha256=pixels.index.sha256,
+        index_sha256=pixels.index.pictures_sha256,
         dtype=str(first.dtype).removeprefix("torch."),
         shape=tuple(first.shape),
         entries=len(pixels),
@@ -278,16 +275,15 @@ def _encode(
     feature: Feature,
     source: WorldSource | None,
     pixels: Tensor,
-    keys: Sequence[str],
     *,
     precision: Precision,
     device: torch.device,
 ) -> Tensor:
     """On the device, under the run's precision; the features on the CPU."""
     with torch.no_grad(), autocast(precision, device):
-        there = pixels.to(device)
-        made = encode(model, feature, there) if source is None else source.encode(there, keys)
-    return made.cpu()
+        if source is not None:
+            return source.encode(pixels.to(device), content_keys(pixels)).cpu()
+        return encode(model, feature, pixels.to(device)).cpu()
 
 
 def _batches(
@@ -295,5 +291,5 @@ def _batches(
 ) -> Iterator[Tensor]:
     """Features of each batch of drawings, in order."""
     loader = DataLoader(pixels, batch_sampler=batches, num_workers=num_workers, worker_init_fn=keep_freed_memory)
-    for entries, batch in zip(batches, loader, strict=True):
-        yield run(batch, pixels.keys(entries))
+    for batch in loader:
+        yield run(batch)

@@ -9,6 +9,8 @@ from typing import Literal, TypedDict, Unpack
 
 from transformers import Gemma3Config, PretrainedConfig
 
+from theworld.world_tokens import tokens_per_frame
+
 ProjectionMode = Literal["spatial", "channel"]
 ProjectionArchitecture = Literal["mlp", "linear"]
 
@@ -45,6 +47,7 @@ class ConfigFields(TypedDict, total=False):
     world_image_size: int
     num_world_steps: int
     max_world_steps: int
+    world_tokens_per_frame: int | None
     start_of_world_token_id: int
     world_token_id: int
     end_of_world_token_id: int
@@ -67,6 +70,10 @@ class TheWorldConfig(PretrainedConfig):
         world_image_size: Side in pixels of the square frame the world encoder sees.
         num_world_steps: Future latent frames beside the present one.
         max_world_steps: Largest `num_world_steps` that is accepted.
+        world_tokens_per_frame: In spatial mode, to how many tokens the cells of a latent frame are averaged down before
+            the projector: a square whose side divides theirs. None: a token a cell.
+        world_source: Fingerprint of the world source whose latents the model was trained on; training writes it. None:
+            those of its own world encoder.
         start_of_world_token_id: Id before the world placeholders; required with the world on.
         world_token_id: Id of a world placeholder; required with the world on.
         end_of_world_token_id: Id after the world placeholders; required with the world on.
@@ -89,6 +96,8 @@ class TheWorldConfig(PretrainedConfig):
         world_image_size: int = 512,
         num_world_steps: int = 0,
         max_world_steps: int = 16,
+        world_tokens_per_frame: int | None = None,
+        world_source: dict[str, str] | None = None,
         start_of_world_token_id: int | None = None,
         world_token_id: int | None = None,
         end_of_world_token_id: int | None = None,
@@ -107,6 +116,8 @@ class TheWorldConfig(PretrainedConfig):
         self.world_image_size = world_image_size
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
+        self.world_tokens_per_frame = world_tokens_per_frame
+        self.world_source = world_source
         self.start_of_world_token_id = start_of_world_token_id
         self.world_token_id = world_token_id
         self.end_of_world_token_id = end_of_world_token_id
@@ -145,15 +156,23 @@ class TheWorldConfig(PretrainedConfig):
         return 2 ** (len(self.vae_config.get("dim_mult", [1, 2, 4, 4])) - 1)
 
     @property
+    def latent_side(self) -> int:
+        """Cells along one side of a latent frame (64 at 512 pixels)."""
+        return self.world_image_size // self.latent_stride
+
+    @property
     def latent_cells(self) -> int:
         """Cells of one latent frame (4096 at 512 pixels)."""
-        return (self.world_image_size // self.latent_stride) ** 2
+        return self.latent_side**2
 
     @property
     def num_world_tokens(self) -> int:
         """Placeholders between start and end of world: those of one frame × (1 + `num_world_steps`)."""
-        per_frame = self.latent_cells if self.world_projection_mode == "spatial" else self.latent_channels
-        return per_frame * (1 + self.num_world_steps)
+        return self._tokens_per_frame() * (1 + self.num_world_steps)
+
+    def _tokens_per_frame(self) -> int:
+        mode, budget = self.world_projection_mode, self.world_tokens_per_frame
+        return tokens_per_frame(self.latent_side, self.latent_channels, mode=mode, budget=budget)
 
     def _check_gemma(self) -> None:
         text = self.gemma_config.text_config
@@ -186,6 +205,7 @@ class TheWorldConfig(PretrainedConfig):
             raise ValueError(
                 f"found num_world_steps={self.num_world_steps}, expected 0 to max_world_steps={self.max_world_steps}"
             )
+        self._tokens_per_frame()
         ids = (self.start_of_world_token_id, self.world_token_id, self.end_of_world_token_id)
         vocab_size = self.gemma_config.text_config.vocab_size
         if any(i is None or not 0 <= i < vocab_size for i in ids) or len(set(ids)) != 3:

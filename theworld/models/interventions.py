@@ -40,6 +40,20 @@ class Intervention:
     image_features: Tensor | None = None
     blocked: Tensor | None = None
 
+    def of_row(self, row: int, *, tokens: int) -> Intervention:
+        """The same for one row of the batch without its padding on the left.
+
+        Args:
+            row: Its number; the batch has one image and one frame a row.
+            tokens: Its length.
+        """
+        one = slice(row, row + 1)
+        return Intervention(
+            world_tokens=None if self.world_tokens is None else self.world_tokens[one],
+            image_features=None if self.image_features is None else self.image_features[one],
+            blocked=None if self.blocked is None else self.blocked[one, -tokens:],
+        )
+
     def tokens(self, model: TheWorld, images: Tensor, worlds: Tensor) -> tuple[Tensor, Tensor]:
         """Image tokens float[I, N, D] and world tokens float[W, N, D] to put into the placeholders."""
         if self.image_features is not None:
@@ -98,3 +112,14 @@ def intervene(model: TheWorld, intervention: Intervention | None) -> Iterator[No
         yield
     finally:
         model.intervention = None
+
+
+@contextmanager
+def narrowed(model: TheWorld, row: int, *, tokens: int) -> Iterator[None]:
+    """Inside the block, cut the intervention in force, if any, to one row, as `Intervention.of_row` does."""
+    whole = model.intervention
+    model.intervention = None if whole is None else whole.of_row(row, tokens=tokens)
+    try:
+        yield
+    finally:
+        model.intervention = whole

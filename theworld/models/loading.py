@@ -42,7 +42,11 @@ _TRAINED_WITH = (
     "num_world_steps",
     "bidirectional_world",
 )
-"""Settings an export keeps: with another value its weights would read something they were not trained on."""
+"""Settings an export keeps: with another value its weights would read something they were not trained on.
+
+Not `world_tokens_per_frame`: means of cells are what a projector of cells can read, and to ask one model with several
+budgets is the point of them.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +165,9 @@ def _from_export(
 def _export_config(path: str, stored: dict[str, object], enable_world: bool, options: ConfigFields) -> TheWorldConfig:
     if enable_world and not stored["enable_world"]:
         raise ValueError(f"{path} was exported without a world branch; load it with enable_world=False")
+    kept = {*_TRAINED_WITH, *(("max_world_steps",) if stored["num_world_steps"] else ())}  # rows of an embedding
     for name, wanted in options.items():
-        if name in _TRAINED_WITH and wanted != stored[name]:
+        if name in kept and wanted != stored[name]:
             raise ValueError(
                 f"found {name}={wanted!r}, expected {stored[name]!r}, which {path} was trained with; leave {name} out, "
                 f"or give it that value (model.{name} in a config)"

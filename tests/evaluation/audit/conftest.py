@@ -52,8 +52,8 @@ class Audited:
         )
         return opener.open(SourceConfig(name="audit", path=rows or self.rows, images=self.images))
 
-    def run(self, model: TheWorld, samples: OSDSamples | None = None) -> Findings:
-        settings = Settings(batch_size=3, max_new_tokens=4, probes=2)
+    def run(self, model: TheWorld, samples: OSDSamples | None = None, *, batch_size: int = 3) -> Findings:
+        settings = Settings(batch_size=batch_size, max_new_tokens=4, probes=2)
         with Progress(disable=True) as progress:
             return audit(model, samples or self.samples(), settings, progress=progress, name="tiny")
 

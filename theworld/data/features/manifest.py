@@ -25,7 +25,7 @@ class Manifest:
         feature: `image_features` or `world_latents`.
         encoder: What the tower was and how it ran: `weights_sha256`, `weights_dtype`, `precision`, `device`.
         preprocessing_sha256: From drawing to pixels (`theworld.data.features.preprocessing`).
-        index_sha256: `Index.sha256` of the source.
+        index_sha256: `Index.pictures_sha256` of the source.
         dtype: Of an entry: `float32`, `bfloat16` or `float16`.
         shape: Of an entry.
         entries: How many there are.

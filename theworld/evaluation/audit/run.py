@@ -18,12 +18,13 @@ from torch import Tensor
 from theworld.data.packing.collator import pad
 from theworld.data.pictures.blank import GREY
 from theworld.data.samples import OSDSamples, Prompts
+from theworld.evaluation.answering import answer_batch
 from theworld.evaluation.audit.arms import ARMS, REAL, Arms, Group
 from theworld.evaluation.audit.attention_mass import attention_mass
 from theworld.evaluation.audit.causes import check_world_branch, disconnections
 from theworld.evaluation.audit.comparison import Answers, compare, judge
 from theworld.evaluation.audit.findings import Findings, Settings
-from theworld.evaluation.audit.recording import greedy_answers, recorded
+from theworld.evaluation.audit.recording import recorded
 from theworld.evaluation.audit.signals import gradient_norms, loudness
 from theworld.models.image_features import image_features
 from theworld.models.interventions import intervene
@@ -150,8 +151,8 @@ class _Auditor:
         return texts, recording.logits  # (B, V)
 
     def _greedy(self, batch: Batch) -> list[str]:
-        on_device = batch.to(self._model.device)
-        return greedy_answers(self._model, self._processor, on_device, max_new_tokens=self._settings.max_new_tokens)
+        on_device, most = batch.to(self._model.device), self._settings.max_new_tokens
+        return [one.text for one in answer_batch(self._model, self._processor, on_device, max_new_tokens=most)]
 
 
 def _real_answers(groups: Sequence[Group]) -> Answers:

@@ -9,8 +9,8 @@ everywhere here, and stays as it is. A world step is one latent frame: four fram
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +43,13 @@ class RolloutSettings:
     seed: int = 0
     fps: int = 16
     given_sigma: float = 1e-4
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, str]) -> RolloutSettings:
+        """Those of a fingerprint."""
+        return cls(
+            **{field.name: {"int": int, "float": float}[str(field.type)](facts[field.name]) for field in fields(cls)}
+        )
 
     def __post_init__(self) -> None:
         if self.num_world_steps < 0 or self.num_inference_steps < 2 or self.guidance_scale < 1 or self.fps < 1:

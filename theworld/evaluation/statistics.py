@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,7 +147,7 @@ def sign_flip_test(
     return (extreme + 1) / (resamples + 1)
 
 
-def _check_clusters(values: Sequence[float], clusters: Sequence[str], resamples: int) -> None:
+def _check_clusters(values: Sized, clusters: Sized, resamples: int) -> None:
     if len(values) == 0 or len(values) != len(clusters):
         raise ValueError(
             f"found {len(values)} values and {len(clusters)} clusters; expected one cluster a value and at least "

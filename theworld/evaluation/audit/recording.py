@@ -22,7 +22,7 @@ class Recording:
     """What one call of `generate` passed through, on the CPU; None where it did not pass.
 
     Attributes:
-        latents: float32[W, C, F, h/8, w/8], the world encoder's output.
+        latents: float32[W, C, F, h/8, w/8], what the world projector was given.
         image_features: float[I, N, S], what Gemma's image projection was given.
         logits: float32[B, V] that chose the first new token.
     """
@@ -37,8 +37,8 @@ def recorded(model: TheWorld) -> Iterator[Recording]:
     """Fill a `Recording` with what the model computes inside the block; it computes the same as without."""
     recording = Recording()
 
-    def latents(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        recording.latents = made.detach().cpu()
+    def latents(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        recording.latents = given[0].detach().cpu()
 
     def features(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         recording.image_features = given[0].detach().cpu()
@@ -53,7 +53,7 @@ def recorded(model: TheWorld) -> Iterator[Recording]:
         model.register_forward_hook(logits),
     ]
     if model.cosmos_encoder is not None:
-        handles.append(model.cosmos_encoder.vae.register_forward_hook(latents))
+        handles.append(model.cosmos_encoder.projector.register_forward_pre_hook(latents))
     try:
         yield recording
     finally:

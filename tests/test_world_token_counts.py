@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,15 @@ def test_all_count_the_same(model, vae, osd, size: int, settings: dict[str, obje
         lengths.append(len(sample.input_ids))
     per_frame = 16 if settings else (size // 8) ** 2
     assert [length - lengths[0] for length in lengths] == [per_frame * steps for steps in range(17)]
+
+
+def test_readme_says_what_a_frame_costs() -> None:
+    section = (Path(__file__).parents[1] / "README.md").read_text().split("## World steps and token budgets")[1]
+    rows = re.findall(r"^\| (?:a token a cell|`world_tokens_per_frame: (\d+)`) \|(.*)\|$", section, re.MULTILINE)
+    assert len(rows) == 3
+    for budget, cells in rows:
+        found = [int(cell.replace(",", "")) for cell in cells.split("|")]
+        assert found == [num_world_tokens(512, "spatial", k, int(budget) if budget else None) for k in (0, 4, 16)]
 
 
 def test_what_is_too_long_is_refused_with_that_very_number(osd) -> None:

@@ -72,8 +72,7 @@ class TheWorldConfig(PretrainedConfig):
         max_world_steps: Largest `num_world_steps` that is accepted.
         world_tokens_per_frame: In spatial mode, to how many tokens the cells of a latent frame are averaged down before
             the projector: a square whose side divides theirs. None: a token a cell.
-        world_source: Fingerprint of the world source whose latents the model was trained on; training writes it. None:
-            those of its own world encoder.
+        world_source: Fingerprint of what made the latents it was trained on, written by training; None: its own VAE.
         start_of_world_token_id: Id before the world placeholders; required with the world on.
         world_token_id: Id of a world placeholder; required with the world on.
         end_of_world_token_id: Id after the world placeholders; required with the world on.

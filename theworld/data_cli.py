@@ -37,10 +37,11 @@ from theworld.world_tokens import num_world_tokens
 
 def data_tool(args: Sequence[str]) -> None:
     """Run `theworld data` with these arguments; a mistake in the data ends it with a message and status 1."""
-    settings = make_parser().parse_args(list(args))
+    parser = make_parser()
+    settings = parser.parse_args(list(args))
     tool, _ = TOOLS[settings.tool]
-    arguments = settings[settings.tool].as_dict()
     try:
+        arguments = vars(parser.instantiate_classes(settings)[settings.tool])
         _generate(tool(**arguments)) if isinstance(tool, type) else tool(**arguments)
     except (ValueError, OSError) as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))

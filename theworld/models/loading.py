@@ -84,9 +84,17 @@ def load(
         config = _export_config(path, stored, enable_world, chosen)
         return _from_export(load_export_weights, path, config, dtype, revision)
     if kind == "gemma3":
-        cosmos = resolve(cosmos_model) if cosmos_model else _default_cosmos(path)
+        cosmos = cosmos_of(path, cosmos_model)
         return _from_base(cls, path, cosmos, enable_world, dtype, revision, cosmos_revision, chosen)
     raise ValueError(f"found model_type {kind!r} in {path}, expected 'gemma3' (a base) or 'theworld' (an export)")
+
+
+def cosmos_of(base: str, cosmos_model: str | None) -> str:
+    """Where the parts of a Cosmos model are read: as chosen, or beside the base's own, or NVIDIA's repository."""
+    if cosmos_model:
+        return resolve(cosmos_model)
+    path = resolve(base)
+    return path if (Path(path) / "vae" / "config.json").is_file() else DEFAULT_COSMOS_MODEL
 
 
 @torch.no_grad()
@@ -172,10 +180,6 @@ def _check_keys(path: str, info: Mapping[str, set[str]]) -> None:
         )
     if info["unexpected_keys"]:
         logger.warning("%s: unexpected keys %s", path, sorted(info["unexpected_keys"]))
-
-
-def _default_cosmos(path: str) -> str:
-    return path if (Path(path) / "vae" / "config.json").is_file() else DEFAULT_COSMOS_MODEL
 
 
 def _world_token_ids(path: str, revision: str | None) -> ConfigFields:

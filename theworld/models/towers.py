@@ -5,17 +5,15 @@ I images · N image tokens · S width of SigLIP · C, F latent channels and fram
 
 from __future__ import annotations
 
-import hashlib
-import json
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from theworld.models.image_features import image_features
 from theworld.models.theworld import TheWorld
+from theworld.models.weights_digest import weights_sha256
 
 Feature = Literal["image_features", "world_latents"]
 """What a tower gives, under its name in `TheWorld.forward`."""
@@ -82,30 +80,17 @@ def encoder_facts(model: TheWorld, feature: Feature, *, precision: str) -> dict[
     module = tower(model, feature)
     weights = list(module.parameters())
     return {
-        "weights_sha256": _sha256(model, feature, module),
+        "weights_sha256": weights_sha256(module, _settings(model, feature)),
         "weights_dtype": ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})),
         "precision": precision,
         "device": weights[0].device.type,
     }
 
 
-def _sha256(model: TheWorld, feature: Feature, module: nn.Module) -> str:
+def _settings(model: TheWorld, feature: Feature) -> dict[str, object]:
+    """What the weights of a tower do not show; all of the Wan encoder's show in shapes of weights and in buffers."""
+    if feature == "world_latents":
+        return {}
     config = model.config.gemma_config
-    if feature == "image_features":
-        settings = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
-        settings["mm_tokens_per_image"] = config.mm_tokens_per_image
-    else:
-        settings = {}  # all of the Wan encoder's show in shapes of weights and in buffers
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()], key=lambda named: named[0]):
-        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
-        content = (
-            (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
-            .detach()
-            .cpu()
-            .contiguous()
-            .reshape(-1)
-            .view(torch.uint8)
-        )
-        digest.update(content.numpy().data)
-    return digest.hexdigest()
+    settings = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
+    return settings | {"mm_tokens_per_image": config.mm_tokens_per_image}

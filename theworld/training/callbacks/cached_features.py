@@ -12,7 +12,8 @@ from theworld.training.module import TheWorldModule
 from theworld.types import Batch
 
 _FIX = (
-    "Make it again with `theworld data cache`, with this run's base, cosmos_model, dtype, precision and device (and "
+    "Make it again with `theworld data cache`, with this run's base, cosmos_model, num_world_steps (as that of its "
+    "rollout), dtype, precision and device (and "
     "--trained_later=[{feature}] if a later stage trains that tower: the run keeps it in float32 from its first step "
     "on), or leave out the features of the data."
 )
@@ -22,8 +23,9 @@ class CachedFeatures(Callback):
     """Uses the caches of the data (`data.train_features` and others) up to the first step that trains their tower.
 
     Which steps these are follows from the stages alone; a cache whose tower trains from the beginning is not looked at.
-    Before the first batch, of validation too, the towers' weights and the run's precision and device are compared with
-    what the caches were made with. Without caches this does nothing. Prints one line.
+    Before the first batch, of validation too, the towers' weights, the model's number of world steps, and the run's
+    precision and device are compared with what the caches were made with. Without caches this does nothing. Prints one
+    line.
     """
 
     def __init__(self) -> None:
@@ -79,6 +81,8 @@ class CachedFeatures(Callback):
             if trainer.global_step > until:
                 continue
             facts = encoder_facts(pl_module.world, feature, precision=str(trainer.precision))
+            if feature == "world_latents":
+                facts |= {"num_world_steps": str(pl_module.world.config.num_world_steps)}
             for store in trainer.datamodule.features:
                 if store.manifest.feature == feature:
                     store.refuse_other(facts, fix=_FIX.format(feature=feature))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.models.world_sources.conftest import new_scheduler, new_transformer, new_vae
 from tests.tiny import osd_row, write_osd
@@ -22,6 +23,8 @@ from theworld.models.world_sources.rollout import Rollout, RolloutSettings
 from theworld.models.world_sources.source import content_keys
 
 SIDE, STEPS = 32, 2
+WIDTH = 48
+"""Of the small denoiser."""
 TOKENS = (1 + STEPS) * (SIDE // 8) ** 2
 ROLLOUT = [f"--rollout.num_world_steps={STEPS}", "--rollout.num_inference_steps=3", "--rollout.seed=5"]
 
@@ -52,6 +55,32 @@ def cache(of: list[str], output: Path, *arguments: str) -> None:
         ["data", "cache", *of, "--base=theworld-tiny", "--features=[world_latents]", f"--output={output}"]
         + ["--device=cpu", "--dtype=float32", "--precision=32-true", *arguments]
     )
+
+
+def fit(of: list[str], cosmos: Path, folder: Path, *model: str) -> str:
+    """Two steps of the projector on `folder / "features"`; the export."""
+    rows, images, index = (argument.split("=")[1] for argument in of)
+    main(
+        ["fit", "--trainer.accelerator=cpu", "--trainer.precision=32-true", f"--trainer.default_root_dir={folder}"]
+        + ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--model.dtype=float32", *model]
+        + ["--model.base=theworld-tiny", f"--model.cosmos_model={cosmos}", f"--model.world_image_size={SIDE}"]
+        + ["--model.stages={s: {learning_rates: {world_projector: 1.0e-2}, max_steps: 2, warmup_steps: 0}}"]
+        + [f"--data.train_path={rows}", f"--data.train_images={images}", f"--data.train_index={index}"]
+        + [f"--data.train_features={folder / 'features'}", "--data.token_budget=400", "--data.max_seq_length=400"]
+        + ["--data.micro_batches_per_step=1", "--data.num_workers=0", "--trainer.log_every_n_steps=1"]
+        + ["--checkpoint.every_n_train_steps=2"]
+    )
+    return str(folder / "export" / "s")
+
+
+def pixels_and_latents(of: list[str], features: Path, processor: TheWorldProcessor) -> tuple[Tensor, Tensor]:
+    """What the world branch sees of the second row, live and cached."""
+    rows, images, path = (Path(argument.split("=")[1]) for argument in of)
+    index = Index.read(path)
+    store = FolderStore(index, rows_path=rows, image_folder=images)
+    cached = {"world_latents": FeatureStore(features, "world_latents")}
+    samples = OSDSamples(store, index=index, processor=processor, features=cached)
+    return samples[1].world_pixel_values, samples.read(1, cached=["world_latents"]).world_latents
 
 
 def test_entries_are_the_rollout_of_each_picture(of, cosmos, tmp_path):
@@ -88,7 +117,7 @@ def test_a_rollout_goes_on_only_with_its_own_settings(of, cosmos, tmp_path):
 
 
 def test_a_text_without_a_denoiser_is_refused(of, tmp_path):
-    with pytest.raises(SystemExit, match="found text=x.safetensors without a rollout"):
+    with pytest.raises(SystemExit, match=r"found \[\], text=x.safetensors and enable_world=True in the index"):
         cache(of, tmp_path, "--text=x.safetensors")
 
 
@@ -105,32 +134,15 @@ def test_bad_settings_end_with_a_message(of, cosmos, tmp_path):
 def test_a_run_says_what_its_latents_were_and_its_export_imagines_the_same(of, cosmos, tmp_path):
     """Cached latents train it; its export, given the denoiser, makes them of the picture, bit for bit."""
     cache(of, tmp_path / "features", f"--cosmos_model={cosmos}", *ROLLOUT)
-    rows, images, index = (argument.split("=")[1] for argument in of)
-    main(
-        ["fit", "--trainer.accelerator=cpu", "--trainer.precision=32-true", f"--trainer.default_root_dir={tmp_path}"]
-        + ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--model.dtype=float32"]
-        + ["--model.base=theworld-tiny", f"--model.cosmos_model={cosmos}", f"--model.world_image_size={SIDE}"]
-        + [f"--model.num_world_steps={STEPS}", "--checkpoint.every_n_train_steps=2"]
-        + ["--model.stages={s: {learning_rates: {world_projector: 1.0e-2}, max_steps: 2, warmup_steps: 0}}"]
-        + [f"--data.train_path={rows}", f"--data.train_images={images}", f"--data.train_index={index}"]
-        + [f"--data.train_features={tmp_path / 'features'}", "--data.token_budget=400", "--data.max_seq_length=400"]
-        + ["--data.micro_batches_per_step=1", "--data.num_workers=0", "--trainer.log_every_n_steps=1"]
-    )
-    export = str(tmp_path / "export" / "s")
+    export = fit(of, cosmos, tmp_path, f"--model.num_world_steps={STEPS}")
     place = {"dtype": torch.float32, "device": torch.device("cpu")}
     loaded = load_model(export, cosmos_model=str(cosmos), **place)
     assert loaded.model.config.world_source["kind"] == "rollout"
     assert loaded.model.config.world_source["seed"] == "5"
-    processor, encoder = loaded.processor, loaded.model.cosmos_encoder
-    samples = OSDSamples(
-        FolderStore(Index.read(Path(index)), rows_path=Path(rows), image_folder=Path(images)),
-        index=Index.read(Path(index)),
-        processor=processor,
-        features={"world_latents": FeatureStore(tmp_path / "features", "world_latents")},
-    )
-    latents = samples.read(1, cached=["world_latents"]).world_latents
+    live, latents = pixels_and_latents(of, tmp_path / "features", loaded.processor)
+    encoder = loaded.model.cosmos_encoder
     with torch.no_grad():
-        assert torch.equal(encoder(samples[1].world_pixel_values), encoder.project(latents))
+        assert torch.equal(encoder(live), encoder.project(latents))
     with pytest.raises(ValueError, match="found no .*tiny_base/transformer/config.json|found no .*export"):
         load_model(export, cosmos_model="theworld-tiny", **place)
     config = Path(export) / "config.json"
@@ -138,5 +150,32 @@ def test_a_run_says_what_its_latents_were_and_its_export_imagines_the_same(of, c
     with pytest.raises(ValueError, match=r"another world source than the model was trained with: denoiser_sha256"):
         load_model(export, cosmos_model=str(cosmos), **place)
     config.write_text(config.read_text().replace('"kind": "rollout"', '"kind": "true_frames"'))
-    with pytest.raises(ValueError, match="whose latents came from 'true_frames', expected a rollout"):
+    with pytest.raises(ValueError, match="whose latents came from 'true_frames', expected one of"):
         load_model(export, cosmos_model=str(cosmos), **place)
+
+
+def test_hidden_states_train_and_are_imagined_again(cosmos, tmp_path):
+    """As wide as the denoiser, a cell for 16 × 16 pixels: the model is told both."""
+    path, images = write_osd(tmp_path, [osd_row(number, turns=1) for number in range(2)])
+    shape, index = f"--world_latent_shape=[{WIDTH},16]", tmp_path / "osd.parquet"
+    main(
+        ["data", "index", f"--rows={path}", f"--images={images}", "--base=theworld-tiny", f"--output={index}", shape]
+        + [f"--world_image_size={SIDE}", "--max_seq_length=400", "--num_workers=0"]
+    )
+    of = [f"--rows={path}", f"--images={images}", f"--index={index}"]
+    cache(of, tmp_path / "features", f"--cosmos_model={cosmos}", "--hidden_states.block=1")
+    export = fit(of, cosmos, tmp_path, f"--model.world_latent_shape=[{WIDTH},16]")
+    loaded = load_model(export, cosmos_model=str(cosmos), dtype=torch.float32, device=torch.device("cpu"))
+    assert loaded.processor.num_world_tokens == (SIDE // 16) ** 2
+    live, latents = pixels_and_latents(of, tmp_path / "features", loaded.processor)
+    encoder = loaded.model.cosmos_encoder
+    with torch.no_grad():
+        assert torch.equal(encoder(live), encoder.project(latents))
+    encoder.source = None
+    with pytest.raises(ValueError, match=f"latents of {WIDTH} channels, expected one: the world encoder makes 16"):
+        encoder(live)
+
+
+def test_one_source_at_a_time(of, cosmos, tmp_path):
+    with pytest.raises(SystemExit, match="expected a rollout or hidden_states"):
+        cache(of, tmp_path, f"--cosmos_model={cosmos}", *ROLLOUT, "--hidden_states.block=1")

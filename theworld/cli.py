@@ -118,6 +118,7 @@ class TheWorldCLI(LightningCLI):
                 "model.world_projection_mode",
                 "model.num_world_steps",
                 "model.world_tokens_per_frame",
+                "model.world_latent_shape",
             ),
             "data.num_world_tokens",
             compute_fn=num_world_tokens,

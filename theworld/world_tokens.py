@@ -7,23 +7,28 @@ COSMOS_CHANNELS = 16
 
 
 def num_world_tokens(
-    world_image_size: int, world_projection_mode: str, num_world_steps: int, world_tokens_per_frame: int | None = None
+    world_image_size: int,
+    world_projection_mode: str,
+    num_world_steps: int,
+    world_tokens_per_frame: int | None = None,
+    world_latent_shape: tuple[int, int] | None = None,
 ) -> int:
-    """World placeholders of a sample.
-
-    The Cosmos VAE has a latent cell for 8 × 8 pixels and 16 channels; the model is checked against this once loaded.
+    """World placeholders of a sample; the model is checked against this once loaded.
 
     Args:
         world_image_size: Side of the world encoder's square input, in pixels.
         world_projection_mode: `spatial` has a token a latent cell, `channel` one a latent channel.
         num_world_steps: Future latent frames besides the image's own.
         world_tokens_per_frame: As in `tokens_per_frame`.
+        world_latent_shape: Channels and stride of latents that are not the Cosmos VAE's, which has a cell for 8 × 8
+            pixels and 16 channels.
 
     Raises:
         ValueError: As `tokens_per_frame`.
     """
-    side = world_image_size // COSMOS_STRIDE
-    per_frame = tokens_per_frame(side, COSMOS_CHANNELS, mode=world_projection_mode, budget=world_tokens_per_frame)
+    channels, stride = world_latent_shape or (COSMOS_CHANNELS, COSMOS_STRIDE)
+    side = world_image_size // stride
+    per_frame = tokens_per_frame(side, channels, mode=world_projection_mode, budget=world_tokens_per_frame)
     return per_frame * (1 + num_world_steps)
 
 

@@ -71,7 +71,7 @@ def load_model(
     has_world = bool(stored.get("enable_world")) if enable_world is None else enable_world
     model = TheWorld.from_pretrained(path, enable_world=is_export and has_world, dtype=dtype, revision=revision)
     config = model.config
-    if config.enable_world and config.num_world_steps:
+    if config.enable_world and (config.num_world_steps or config.world_source):
         attach_trained_source(model, cosmos_of(path, cosmos_model), text=text, dtype=dtype)
     processor = TheWorldProcessor.from_pretrained(
         path,

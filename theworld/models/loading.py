@@ -40,6 +40,7 @@ _TRAINED_WITH = (
     "projection_architecture",
     "world_image_size",
     "num_world_steps",
+    "world_latent_shape",
     "bidirectional_world",
 )
 """Settings an export keeps: with another value its weights would read something they were not trained on.
@@ -61,7 +62,7 @@ def load(
     dtype: torch.dtype | None,
     revision: str | None,
     cosmos_revision: str | None,
-    options: Mapping[str, str | int | bool | None],
+    options: Mapping[str, object],
 ) -> TheWorld:
     """The model at `name_or_path`, whichever of the two kinds that is.
 

@@ -7,8 +7,18 @@ from pathlib import Path
 import torch
 
 from theworld.models.theworld import TheWorld
+from theworld.models.world_encoder import WorldEncoder
+from theworld.models.world_sources.hidden_states import HiddenStates, HiddenStatesSettings
 from theworld.models.world_sources.rollout import Rollout, RolloutSettings
 from theworld.models.world_sources.source import WorldSource
+
+SourceSettings = RolloutSettings | HiddenStatesSettings
+
+SETTINGS: dict[str, type[RolloutSettings] | type[HiddenStatesSettings]] = {
+    "rollout": RolloutSettings,
+    "hidden_states": HiddenStatesSettings,
+}
+"""Settings of each source that makes latents of one image, by the `kind` of its fingerprint."""
 
 
 def attach_source(model: TheWorld, source: WorldSource) -> None:
@@ -56,13 +66,28 @@ def attach_trained_source(model: TheWorld, cosmos_model: str, *, text: str | Pat
         ValueError: Its source cannot be built of one image, or is another one.
     """
     facts = model.config.world_source or {}
-    if model.cosmos_encoder is None or facts.get("kind") != "rollout":
+    kind = facts.get("kind", "a source it does not name")
+    if model.cosmos_encoder is None or kind not in SETTINGS:
         raise ValueError(
-            f"found a model of num_world_steps={model.config.num_world_steps} whose latents came from "
-            f"{facts.get('kind', 'a source it does not name')!r}, expected a rollout: latents of other frames cannot "
-            "be made of one image; give the model world_latents"
+            f"found a model of num_world_steps={model.config.num_world_steps} whose latents came from {kind!r}, "
+            f"expected one of {sorted(SETTINGS)}: others cannot be made of one image; give the model world_latents"
         )
-    settings = RolloutSettings.from_facts(facts)
-    attach_source(
-        model, Rollout.from_pretrained(model.cosmos_encoder.vae, cosmos_model, settings, text=text, dtype=dtype)
-    )
+    settings = SETTINGS[kind].from_facts(facts)
+    attach_source(model, source_of(model.cosmos_encoder.vae, cosmos_model, settings, text=text, dtype=dtype))
+
+
+def source_of(
+    vae: WorldEncoder, cosmos_model: str, settings: SourceSettings, *, text: str | Path | None, dtype: torch.dtype
+) -> WorldSource:
+    """The source that has such settings.
+
+    Args:
+        vae: Of the same Cosmos model.
+        cosmos_model: As in `attach_trained_source`, like the two below.
+        settings: Decide which source.
+        text: See there.
+        dtype: See there.
+    """
+    if isinstance(settings, RolloutSettings):
+        return Rollout.from_pretrained(vae, cosmos_model, settings, text=text, dtype=dtype)
+    return HiddenStates.from_pretrained(vae, cosmos_model, settings, text=text, dtype=dtype)

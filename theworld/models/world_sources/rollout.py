@@ -10,7 +10,7 @@ everywhere here, and stays as it is. A world step is one latent frame: four fram
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import SIGMA_MAX, Denoiser
-from theworld.models.world_sources.source import Facts, WorldSource, noise
+from theworld.models.world_sources.source import Facts, WorldSource, noise, numbers_of
 from theworld.models.world_sources.text import Text
 
 
@@ -47,9 +47,7 @@ class RolloutSettings:
     @classmethod
     def from_facts(cls, facts: Mapping[str, str]) -> RolloutSettings:
         """Those of a fingerprint."""
-        return cls(
-            **{field.name: {"int": int, "float": float}[str(field.type)](facts[field.name]) for field in fields(cls)}
-        )
+        return cls(**numbers_of(cls, facts))
 
     def __post_init__(self) -> None:
         if self.num_world_steps < 0 or self.num_inference_steps < 2 or self.guidance_scale < 1 or self.fps < 1:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from theworld import __version__
+from theworld.data.features.crew import Crew
 from theworld.data.features.drawings import Drawings, find_drawings
 from theworld.data.features.manifest import Manifest
 from theworld.data.features.preprocessing import preprocessing_sha256
@@ -31,8 +32,13 @@ from theworld.data.shards.store import open_store
 from theworld.data.shards.writer import SHARD_BYTES
 from theworld.data.shown import describe_row, draw_row
 from theworld.data.stores import RowStore
+from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, Feature, Precision, autocast, encode, encoder_facts, tower
+from theworld.models.world_sources.attach import source_of
+from theworld.models.world_sources.hidden_states import HiddenStatesSettings
+from theworld.models.world_sources.rollout import RolloutSettings
+from theworld.models.world_sources.source import WorldSource, content_keys
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -49,6 +55,9 @@ def cache_features(
     features: Sequence[Feature] = ("image_features", "world_latents"),
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
     trained_later: Sequence[Feature] = (),
+    rollout: RolloutSettings | None = None,
+    hidden_states: HiddenStatesSettings | None = None,
+    text: str | None = None,
     precision: Precision = "bf16-mixed",
     device: str | None = None,
     batch_size: int = 1,
@@ -58,7 +67,8 @@ def cache_features(
 ) -> None:
     """Keep what SigLIP and the world encoder make of every image of a source, for stages in which they are frozen.
 
-    An interrupted run goes on where it stopped when it is started again in the same way.
+    An interrupted run goes on where it stopped when it is started again in the same way. Under torchrun the processes
+    share the work, each on a GPU of its own: `torchrun --nproc-per-node=8 -m theworld data cache …`.
 
     Args:
         index: The parquet file that `theworld data index` or `theworld data shard` made.
@@ -72,6 +82,9 @@ def cache_features(
         dtype: As `model.dtype` of the run.
         trained_later: Those whose tower a later stage of the same run trains. A run keeps in float32 what any of its
             stages trains, from its first step on.
+        rollout: Makes latents of the present and of `num_world_steps` future frames, by the denoiser of `cosmos_model`.
+        hidden_states: Makes hidden states of that denoiser in place of latents.
+        text: A safetensors file of text embeddings for the denoiser (`theworld.models.world_sources.text`).
         precision: As `trainer.precision` of the run.
         device: `cuda` or `cpu`, as that of the run; by default the GPU if there is one.
         batch_size: Images that a tower is given at a time. With 1 an entry depends on nothing else; more is faster on a
@@ -89,9 +102,6 @@ def cache_features(
             f"found features={list(features)}, batch_size={batch_size} and an index with "
             f"enable_world={settings.enable_world}, expected something to make, at least one image at a time."
         )
-    folder = Path(output).expanduser()
-    drawings = _drawings(store, found, folder, restart=restart)
-    pixels = {name: _DrawnPixels(store, found, drawings, name, base=base) for name in wanted}
     model = load_towers(
         base,
         cosmos_model=cosmos_model,
@@ -100,21 +110,31 @@ def cache_features(
         dtype=_DTYPES[dtype],
         trained_later=trained_later,
     )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    for name in wanted:
-        tower(model, name).to(where)
-        run = partial(_encode, model, name, precision=precision, device=where)
-        manifest = _manifest(
-            model, run, pixels[name], precision=precision, batch_size=batch_size, shard_bytes=shard_bytes
-        )
-        batches = partial(_batches, run, pixels[name], num_workers=num_workers)
-        made = write_features(folder / name, manifest, drawings, batches, restart=restart)
-        tower(model, name).to("cpu")
-        total = sum(path.stat().st_size for path in (folder / name).iterdir())
-        print(
-            f"{folder / name}: {manifest.entries} entries {manifest.shape} in {manifest.dtype} for {len(found)} "
-            f"samples, {total / 1e9:.3f} GB in {manifest.num_shards} shards{'' if made else ', complete before'}"
-        )
+    source = _source(model, cosmos_of(base, cosmos_model), rollout, hidden_states, text=text, dtype=_DTYPES[dtype])
+    with Crew.of_torchrun() as crew:
+        folder, where = Path(output).expanduser(), crew.device(device)
+        drawings = _drawings(store, found, folder, crew, restart=restart)
+        for name in wanted:
+            pixels = _DrawnPixels(store, found, drawings, name, base=base)
+            tower(model, name).to(where)
+            made_by = source.to(where) if source is not None and name == "world_latents" else None
+            run = partial(_encode, model, name, made_by, precision=precision, device=where)
+            manifest = _manifest(
+                model, run, pixels, made_by, precision=precision, batch_size=batch_size, shard_bytes=shard_bytes
+            )
+            batches = partial(_batches, run, pixels, num_workers=num_workers)
+            made = write_features(folder / name, manifest, drawings, batches, crew=crew, restart=restart)
+            tower(model, name).to("cpu")
+            if crew.is_first:
+                _report(folder / name, manifest, num_samples=len(found), made=made)
+
+
+def _report(folder: Path, manifest: Manifest, *, num_samples: int, made: bool) -> None:
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    print(
+        f"{folder}: {manifest.entries} entries {manifest.shape} in {manifest.dtype} for {num_samples} samples, "
+        f"{total / 1e9:.3f} GB in {manifest.num_shards} shards{'' if made else ', complete before'}"
+    )
 
 
 def load_towers(
@@ -151,6 +171,27 @@ def load_towers(
     return model.requires_grad_(False).eval()
 
 
+def _source(
+    model: TheWorld,
+    cosmos_model: str,
+    rollout: RolloutSettings | None,
+    hidden_states: HiddenStatesSettings | None,
+    *,
+    text: str | None,
+    dtype: torch.dtype,
+) -> WorldSource | None:
+    """What makes the latents, if it is not the world encoder alone."""
+    encoder, asked = model.cosmos_encoder, [settings for settings in (rollout, hidden_states) if settings is not None]
+    if not asked and text is None:
+        return None
+    if encoder is None or len(asked) != 1:
+        raise ValueError(
+            f"found {asked}, text={text} and enable_world={encoder is not None} in the index, expected a rollout or "
+            "hidden_states, which the text is for, and world tokens"
+        )
+    return source_of(encoder.vae, cosmos_model, asked[0], text=text, dtype=dtype)
+
+
 class _DrawnPixels(Dataset[Tensor]):
     """What a tower sees of each drawing; float32[3, H, W]."""
 
@@ -179,15 +220,26 @@ class _DrawnPixels(Dataset[Tensor]):
         return make(image)[0]
 
 
-def _drawings(store: RowStore, index: Index, folder: Path, *, restart: bool) -> Drawings:
-    """Those of the folder, if they are of this index; else found, and written there."""
+def _drawings(store: RowStore, index: Index, folder: Path, crew: Crew, *, restart: bool) -> Drawings:
+    """Those of the folder, if they are of this index; else found, and written there, by the first process."""
     path = folder / DRAWINGS
+    if not crew.is_first:
+        crew.wait()
+        return Drawings.read(path)
+    drawings = _drawings_of(store, index, path, restart=restart)
+    crew.wait()
+    return drawings
+
+
+def _drawings_of(store: RowStore, index: Index, path: Path, *, restart: bool) -> Drawings:
+    folder = path.parent
     if path.exists() and not restart:
         drawings = Drawings.read(path)
-        if drawings.index_sha256 != index.sha256:
+        if drawings.index_sha256 != index.pictures_sha256:
             raise ValueError(
-                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now {index.sha256}). "
-                "Choose another folder, or begin again with --restart (which removes what is there)."
+                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now "
+                f"{index.pictures_sha256}). Choose another folder, or begin again with --restart (which removes what "
+                "is there)."
             )
         return drawings
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,6 +252,7 @@ def _manifest(
     model: TheWorld,
     run: partial[Tensor],
     pixels: _DrawnPixels,
+    source: WorldSource | None,
     *,
     precision: Precision,
     batch_size: int,
@@ -207,11 +260,12 @@ def _manifest(
 ) -> Manifest:
     """With shape and type of an entry as the tower gives them."""
     first = run(pixels[0][None])[0]
+    made_by = {} if source is None else {name: str(value) for name, value in source.fingerprint().items()}
     return Manifest(
         feature=pixels.feature,
-        encoder=encoder_facts(model, pixels.feature, precision=precision),
+        encoder=encoder_facts(model, pixels.feature, precision=precision) | made_by,
         preprocessing_sha256=preprocessing_sha256(pixels.processor, pixels.feature, region_style=pixels.region_style),
-        index_sha256=pixels.index.sha256,
+        index_sha256=pixels.index.pictures_sha256,
         dtype=str(first.dtype).removeprefix("torch."),
         shape=tuple(first.shape),
         entries=len(pixels),
@@ -221,9 +275,19 @@ def _manifest(
     )
 
 
-def _encode(model: TheWorld, feature: Feature, pixels: Tensor, *, precision: Precision, device: torch.device) -> Tensor:
+def _encode(
+    model: TheWorld,
+    feature: Feature,
+    source: WorldSource | None,
+    pixels: Tensor,
+    *,
+    precision: Precision,
+    device: torch.device,
+) -> Tensor:
     """On the device, under the run's precision; the features on the CPU."""
     with torch.no_grad(), autocast(precision, device):
+        if source is not None:
+            return source.encode(pixels.to(device), content_keys(pixels)).cpu()
         return encode(model, feature, pixels.to(device)).cpu()
 
 

@@ -39,11 +39,16 @@ def model() -> TheWorld:
     return make_model()
 
 
-def make_sample(name: str, *, text: int, answer: int, seed: int, world: bool = True, image: bool = True) -> Sample:
-    """[BOS] [SOW world EOW] START [BOI image EOI] text END | answer END, random text; the answer is the target."""
+def make_sample(
+    name: str, *, text: int, answer: int, seed: int, world: bool = True, image: bool = True, frames: int = 0
+) -> Sample:
+    """[BOS] [SOW world EOW] START [BOI image EOI] text END | answer END, random text; the answer is the target.
+
+    With `frames` the sample has latents of that many frames, and their placeholders, in place of world pixels.
+    """
     g = torch.Generator().manual_seed(seed)
     words = torch.randint(16, 64, (text + answer,), generator=g).tolist()
-    ids = [BOS] + ([SOW] + [WORLD] * WORLD_TOKENS + [EOW] if world else []) + [START]
+    ids = [BOS] + ([SOW] + [WORLD] * (WORLD_TOKENS * max(frames, 1)) + [EOW] if world else []) + [START]
     ids += [BOI] + [IMAGE] * IMAGE_TOKENS + [EOI] if image else []
     ids += words[:text] + [END]
     prompt = len(ids)
@@ -58,7 +63,8 @@ def make_sample(name: str, *, text: int, answer: int, seed: int, world: bool = T
         labels=torch.where(torch.arange(len(ids)) < prompt, IGNORE_INDEX, input_ids),
         token_type_ids=types,
         pixel_values=torch.randn(int(image), 3, IMAGE_SIDE, IMAGE_SIDE, generator=g),
-        world_pixel_values=torch.rand(int(world), 3, WORLD_SIDE, WORLD_SIDE, generator=g) * 2 - 1,
+        world_pixel_values=torch.rand(int(world and not frames), 3, WORLD_SIDE, WORLD_SIDE, generator=g) * 2 - 1,
+        world_latents=torch.randn(1, 16, frames, 2, 2, generator=g) if frames else None,
     )
 
 
@@ -81,10 +87,12 @@ def _rows(samples: list[Sample], rows: list[list[tuple[int, int]]], length: int,
             fields["position_ids"][r, here] = torch.arange(len(samples[s].input_ids))
             fields["document_ids"][r, here] = document
     targets = torch.nonzero(fields["labels"].flatten() != IGNORE_INDEX).flatten() - 1
+    latents = [s.world_latents for s in samples if s.world_latents is not None]
     return Batch(
         **fields,
         pixel_values=torch.cat([s.pixel_values for s in samples]),
         world_pixel_values=torch.cat([s.world_pixel_values for s in samples]),
+        world_latents=torch.cat(latents) if latents else None,
         target_positions=targets,
         step_target_tokens=len(targets),
         ids=tuple(s.id for s in samples),

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLWan
 
 from tests.tiny import tiny_config
 from theworld.models.configuration import TheWorldConfig
-from theworld.models.cosmos_encoder import CosmosEncoder, new_projector
+from theworld.models.cosmos_encoder import new_projector
 from theworld.models.theworld import TheWorld
 
 
@@ -86,11 +86,6 @@ def test_softcapping_is_refused():
     gemma.text_config.final_logit_softcapping = 30.0
     with pytest.raises(ValueError, match="final_logit_softcapping=30.0"):
         tiny_config(gemma_config=gemma)
-
-
-def test_rollout_is_refused_by_the_frame_source():
-    with pytest.raises(ValueError, match="found num_world_steps=1, expected 0"):
-        CosmosEncoder.from_config(tiny_config(num_world_steps=1))
 
 
 def test_unknown_preset():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from tests.tiny import WORLD_SIDE
+from tests.tiny import WORLD_SIDE, WORLD_TOKENS
 from tests.training.conftest import one_stage
+from theworld.data.features.drawings import Drawings
+from theworld.data.features.store import DRAWINGS, FeatureStore
+from theworld.data.features.writer import write_features
 from theworld.data_cli import index_rows
 from theworld.feature_cache import cache_features
+from theworld.models.world_sources.source import noise
 from theworld.training.callbacks.cached_features import CachedFeatures
 from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_validation import StageValidation
@@ -59,8 +64,8 @@ class Watch(Callback):
         return taken
 
 
-def made(base: str, folder: Path, rows: str, images: str, name: str, **options) -> dict[str, str]:
-    """Index and cache of one file of rows."""
+def made(base: str, folder: Path, rows: str, images: str, name: str, *, steps: int = 0, **options) -> dict[str, str]:
+    """Index, with so many world steps, and cache of one file of rows."""
     index, output = folder / f"{name}.parquet", folder / f"{name}_features"
     if not index.exists():
         index_rows(
@@ -70,6 +75,7 @@ def made(base: str, folder: Path, rows: str, images: str, name: str, **options) 
             base=base,
             max_seq_length=192,
             world_image_size=WORLD_SIDE,
+            num_world_steps=steps,
             num_workers=0,
         )
     cache_features(
@@ -93,9 +99,9 @@ def caches(base, osd, tmp_path_factory) -> dict[str, str]:
 def run(make_module, make_data, make_trainer):
     """Trains; returns the module and what was seen of it."""
 
-    def train(data, *callbacks, stages=None, precision="32-true", dtype="float32", ckpt_path=None, **trainer):
+    def train(data, *callbacks, stages=None, precision="32-true", dtype="float32", ckpt_path=None, steps=0, **trainer):
         watch = Watch()
-        module = make_module(dtype=dtype, **({} if stages is None else {"stages": stages}))
+        module = make_module(dtype=dtype, num_world_steps=steps, **({} if stages is None else {"stages": stages}))
         make_trainer(CachedFeatures(), watch, *callbacks, precision=precision, **trainer).fit(
             module, datamodule=make_data(**data), ckpt_path=ckpt_path
         )
@@ -193,6 +199,41 @@ def test_a_cache_that_the_run_cannot_use_may_be_stale(run, caches):
     stages = one_stage(2, world_projector=1e-2, vision=1e-3)
     _, seen = run(ONE_IMAGE | caches, ChangeVision(), stages=stages)
     assert set(seen.trained.values()) == {(1, 0)}
+
+
+@pytest.fixture(scope="module", params=[1, 0], ids=["a world step", "no world step"])
+def frames(request, base, osd, tmp_path_factory) -> tuple[int, dict[str, str], dict[str, str]]:
+    """World steps of the index, its cache of present frames, and one with a random second frame behind each."""
+    folder, steps = tmp_path_factory.mktemp("future"), request.param
+    paths = made(base, folder, osd["train_path"], osd["train_images"], "train", features=["world_latents"], steps=steps)
+    present, future = Path(paths["train_features"]), folder / "future"
+    store, drawings = FeatureStore(present, "world_latents"), Drawings.read(present / DRAWINGS)
+
+    def latents(batches):
+        for (entry,) in batches:
+            now = store.read(int(drawings.rows[entry]), drawings.keys[entry].tobytes())[None]
+            yield torch.cat([now, noise(now.shape, seed=0, key=str(entry))], dim=2)
+
+    channels, _, *cells = store.manifest.shape
+    facts = {**store.manifest.encoder, "kind": "random_future", "num_world_steps": "1"}
+    manifest = replace(store.manifest, encoder=facts, shape=(channels, 2, *cells), shard_bytes=())
+    write_features(future / "world_latents", manifest, drawings, latents, progress=False)
+    drawings.write(future / DRAWINGS)
+    return steps, paths, paths | {"train_features": str(future)}
+
+
+def test_a_run_takes_a_cache_of_its_own_number_of_frames_only(run, frames):
+    steps, present, future = frames
+    settings = {"stages": one_stage(2, world_projector=1e-2), "steps": steps}
+    data = ONE_IMAGE | {"num_world_tokens": (1 + steps) * WORLD_TOKENS}
+    own, other = (future, present) if steps else (present, future)
+    named = rf"stale: num_world_steps \(cache {1 - steps}, now {steps}\)\. .*num_world_steps \(as that of its rollout"
+    with pytest.raises(ValueError, match=named):
+        run(data | other, **settings)
+    module, seen = run(data | own, **settings)
+    assert set(seen.trained.values()) == {(1, 0)}
+    if steps:  # what a future frame alone trains
+        assert module.world.cosmos_encoder.projector.temporal_embedding[0].abs().max() > 1e-3
 
 
 def test_other_data_or_preprocessing_is_refused_at_once(make_data, caches, osd, tmp_path):

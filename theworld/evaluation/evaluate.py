@@ -45,6 +45,8 @@ def evaluate(
     join_images: bool = False,
     model_revision: str | None = None,
     enable_world: bool | None = None,
+    cosmos_model: str | None = None,
+    text: str | None = None,
     region_style: RegionStyle = "box",
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -71,6 +73,8 @@ def evaluate(
         join_images: For BLINK: show several images side by side as one, which Multi-view_Reasoning needs.
         model_revision: Commit of a model on the Hub.
         enable_world: By default as the export was made; false leaves its world branch out.
+        cosmos_model: Where the denoiser of a model of several frames is read; default: NVIDIA's repository.
+        text: The text embeddings such a model was trained with, if there were any.
         region_style: `box` outlines regions, `mask` tints them; as the model was trained.
         dtype: Of the weights. In float32 answers do not depend on the batch size.
         device: `auto`: a GPU if there is one.
@@ -100,6 +104,8 @@ def evaluate(
         enable_world=enable_world,
         blank_image=blank_image,
         revision=model_revision,
+        cosmos_model=cosmos_model,
+        text=text,
     )
     with _progress() as progress:
         opened = _checked(opened, loaded, region_style, progress, skip_malformed=skip_malformed)

@@ -1,6 +1,6 @@
-"""The world branch: frames → world tokens, by the world encoder and then the projector.
+"""The world branch: images → latents, by the world encoder or an attached source → world tokens, by the projector.
 
-W frames given · N world tokens of one frame · D hidden size
+W images given · C latent channels · F latent frames of each · N world tokens of one latent frame · D hidden size
 """
 
 from __future__ import annotations
@@ -15,30 +15,34 @@ from torch import Tensor, nn
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.projector import WorldProjector
 from theworld.models.world_encoder import WorldEncoder
+from theworld.models.world_sources.source import WorldSource, content_keys
 
 
 class CosmosEncoder(nn.Module):
-    """World source of the present frame: its Cosmos latent, projected to the language model's space.
+    """World tokens of images, or of latents that were made of them before.
 
     Args:
-        vae: Frames → latents.
+        vae: Images → latents of one frame, the present one.
         projector: Latents → world tokens.
         image_size: Side in pixels to which a PIL image is resized.
-        num_world_steps: Future frames asked for. This source knows only the present one, so it must be 0.
+        num_world_steps: Future latent frames besides the present one.
+
+    Attributes:
+        source: Makes the latents in place of `vae` once it is set. No part of the model: its weights are in no
+            parameter group, checkpoint or export, and are moved by its own `to`.
     """
+
+    source: WorldSource | None
 
     def __init__(
         self, vae: WorldEncoder, *, projector: WorldProjector, image_size: int, num_world_steps: int = 0
     ) -> None:
         super().__init__()
-        if num_world_steps != 0:
-            raise ValueError(
-                f"found num_world_steps={num_world_steps}, expected 0: the frame source encodes the present frame "
-                "only, and future frames need a rollout source, which this version does not have"
-            )
         self.vae = vae
         self.projector = projector
         self.image_size = image_size
+        self.num_world_steps = num_world_steps
+        self.source = None
 
     @classmethod
     def from_config(cls, config: TheWorldConfig) -> CosmosEncoder:
@@ -51,9 +55,47 @@ class CosmosEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor | Sequence[Image.Image]) -> Tensor:
-        """RGB frames `float[W, 3, h, w]` in [-1, 1], or PIL images → world tokens `float[W, N, D]`."""
+        """RGB images `float[W, 3, h, w]` in [-1, 1], or PIL images → world tokens `float[W, F·N, D]`.
+
+        Raises:
+            ValueError: Future frames are wanted and there is no source, or its latents have another shape.
+        """
         pixels = images if isinstance(images, Tensor) else self._pixels(images)  # (W, 3, h, w)
+        if self.source is not None:
+            return self.project(self._of_source(self.source, pixels))  # (W, F·N, D)
+        if self.num_world_steps or self.projector.latent_channels != self.vae.latents_mean.shape[1]:
+            raise ValueError(
+                f"found images and no world source with num_world_steps={self.num_world_steps} and latents of "
+                f"{self.projector.latent_channels} channels, expected one: the world encoder makes "
+                f"{self.vae.latents_mean.shape[1]} of the present frame only; attach a source (attach_source), or give "
+                "world_latents from `theworld data cache`"
+            )
         return self.projector(self.vae(pixels))  # (W, N, D)
+
+    def project(self, latents: Tensor) -> Tensor:
+        """Latents `float[W, C, F, h/8, w/8]` → world tokens `float[W, F·N, D]`.
+
+        Raises:
+            ValueError: Another number of channels, frames or cells than the model has.
+        """
+        channels, frames, rows, columns = latents.shape[1:]
+        found = (channels, frames, rows * columns)
+        expected = (self.projector.latent_channels, 1 + self.num_world_steps, self.projector.latent_cells)
+        if found != expected:
+            raise ValueError(
+                f"found world latents of {found} channels, frames and cells, expected {expected}; give latents that "
+                "were made with the model's num_world_steps and world_image_size"
+            )
+        return self.projector(latents)
+
+    def _of_source(self, source: WorldSource, pixels: Tensor) -> Tensor:
+        """float32[W, C, F, h/8, w/8]; a rollout takes long, so what is wrong is said before it."""
+        if source.num_frames != 1 + self.num_world_steps:
+            raise ValueError(
+                f"found a world source of {source.num_frames} latent frames, expected {1 + self.num_world_steps} with "
+                f"num_world_steps={self.num_world_steps}; attach a source of that many"
+            )
+        return source.encode(pixels, content_keys(pixels))
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Squash each image to the square frame (bicubic, antialiased, aspect ratio not kept)."""
@@ -73,6 +115,9 @@ def new_projector(config: TheWorldConfig, *, target_rms: float) -> WorldProjecto
         architecture=config.projection_architecture,
         latent_cells=config.latent_cells,
         target_rms=target_rms,
+        tokens_per_frame=config.world_tokens_per_frame,
+        num_world_steps=config.num_world_steps,
+        max_world_steps=config.max_world_steps,
     )
 
 
@@ -84,15 +129,15 @@ def world_tokens(
     Args:
         encoder: The world branch; None in a model without one.
         pixels: float[W, 3, h, w] in [-1, 1], or none.
-        latents: float[W, C, F, h/8, w/8] in their place, as the world encoder gives them.
+        latents: float[W, C, F, h/8, w/8] in their place, as the world encoder or a world source gives them.
         like: float[·, D]: type, device and width of the answer where there are no frames.
 
     Returns:
-        float[W, N, D]; W is 0 without frames.
+        float[W, F·N, D]; W is 0 without frames.
     """
     given = pixels if latents is None else latents
     if given is None or len(given) == 0:
         return like.new_empty(0, 0, like.shape[1])
     if encoder is None:
         raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
-    return encoder(given) if latents is None else encoder.projector(latents)
+    return encoder(given) if latents is None else encoder.project(latents)

@@ -3,7 +3,8 @@
 The model asks for it at two places, behind the towers and behind the mask. With `model.intervention` None, which it is
 outside of `intervene`, nothing of this runs.
 
-    B rows · T tokens of a row · W world frames · I images · N tokens of one of them · D hidden size · S width of SigLIP
+    B rows · T tokens of a row · W world frames · C, F latent channels and latent frames of each
+    I images · N tokens of one of them · D hidden size · S width of SigLIP
 """
 
 from __future__ import annotations
@@ -96,6 +97,20 @@ class Intervention:
         """bool[B, length]: what was generated after the prompt is not blocked."""
         assert self.blocked is not None
         return pad(self.blocked, (0, length - self.blocked.shape[1]))
+
+
+def future_is_present(latents: Tensor) -> Tensor:
+    """Latents `float[W, C, F, h, w]` whose future frames are copies of the present one: no future is known.
+
+    Raises:
+        ValueError: There is no future frame.
+    """
+    if latents.shape[2] < 2:
+        raise ValueError(
+            f"found latents of {latents.shape[2]} frame for the arm future_is_present, expected several: a model with "
+            "num_world_steps=0 has no future to take away; leave the arm out"
+        )
+    return latents[:, :, :1].expand_as(latents)
 
 
 @contextmanager

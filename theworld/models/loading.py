@@ -40,9 +40,14 @@ _TRAINED_WITH = (
     "projection_architecture",
     "world_image_size",
     "num_world_steps",
+    "world_latent_shape",
     "bidirectional_world",
 )
-"""Settings an export keeps: with another value its weights would read something they were not trained on."""
+"""Settings an export keeps: with another value its weights would read something they were not trained on.
+
+Not `world_tokens_per_frame`: means of cells are what a projector of cells can read, and to ask one model with several
+budgets is the point of them.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ def load(
     dtype: torch.dtype | None,
     revision: str | None,
     cosmos_revision: str | None,
-    options: Mapping[str, str | int | bool | None],
+    options: Mapping[str, object],
 ) -> TheWorld:
     """The model at `name_or_path`, whichever of the two kinds that is.
 
@@ -84,9 +89,17 @@ def load(
         config = _export_config(path, stored, enable_world, chosen)
         return _from_export(load_export_weights, path, config, dtype, revision)
     if kind == "gemma3":
-        cosmos = resolve(cosmos_model) if cosmos_model else _default_cosmos(path)
+        cosmos = cosmos_of(path, cosmos_model)
         return _from_base(cls, path, cosmos, enable_world, dtype, revision, cosmos_revision, chosen)
     raise ValueError(f"found model_type {kind!r} in {path}, expected 'gemma3' (a base) or 'theworld' (an export)")
+
+
+def cosmos_of(base: str, cosmos_model: str | None) -> str:
+    """Where the parts of a Cosmos model are read: as chosen, or beside the base's own, or NVIDIA's repository."""
+    if cosmos_model:
+        return resolve(cosmos_model)
+    path = resolve(base)
+    return path if (Path(path) / "vae" / "config.json").is_file() else DEFAULT_COSMOS_MODEL
 
 
 @torch.no_grad()
@@ -153,8 +166,9 @@ def _from_export(
 def _export_config(path: str, stored: dict[str, object], enable_world: bool, options: ConfigFields) -> TheWorldConfig:
     if enable_world and not stored["enable_world"]:
         raise ValueError(f"{path} was exported without a world branch; load it with enable_world=False")
+    kept = {*_TRAINED_WITH, *(("max_world_steps",) if stored["num_world_steps"] else ())}  # rows of an embedding
     for name, wanted in options.items():
-        if name in _TRAINED_WITH and wanted != stored[name]:
+        if name in kept and wanted != stored[name]:
             raise ValueError(
                 f"found {name}={wanted!r}, expected {stored[name]!r}, which {path} was trained with; leave {name} out, "
                 f"or give it that value (model.{name} in a config)"
@@ -171,10 +185,6 @@ def _check_keys(path: str, info: Mapping[str, set[str]]) -> None:
         )
     if info["unexpected_keys"]:
         logger.warning("%s: unexpected keys %s", path, sorted(info["unexpected_keys"]))
-
-
-def _default_cosmos(path: str) -> str:
-    return path if (Path(path) / "vae" / "config.json").is_file() else DEFAULT_COSMOS_MODEL
 
 
 def _world_token_ids(path: str, revision: str | None) -> ConfigFields:

@@ -8,6 +8,7 @@ from typing import TypedDict
 from torch import nn
 
 from theworld.models.parameter_groups import NamedParameters, parameter_groups
+from theworld.models.projector import WorldProjector
 from theworld.models.theworld import TheWorld
 
 
@@ -45,10 +46,11 @@ def optimizer_param_groups(model: TheWorld, *, groups: Sequence[str], weight_dec
     """Parameter groups of the optimizer: two for each of `groups`, with weight decay and without it.
 
     No decay for what has one dimension (norms, biases; also a norm's weight stored with dimensions of size 1) and for
-    embeddings. Parameters are given with their names, which the optimizer's state keeps.
+    embeddings, of tokens as of world steps. Parameters are given with their names, which the optimizer's state keeps.
     """
     known = parameter_groups(model)
-    embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    kinds = (nn.Embedding, WorldProjector)  # a projector's own parameter is its temporal embedding
+    embeddings = {p for m in model.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False)}
 
     def decays(parameter: nn.Parameter) -> bool:
         return parameter not in embeddings and sum(size > 1 for size in parameter.shape) > 1

@@ -38,9 +38,9 @@ class Audited:
                     torch.nn.init.normal_(layer.weight, std=0.5)
         return model
 
-    def samples(self, *, rows: str | None = None, enable_world: bool = True) -> OSDSamples:
+    def samples(self, *, rows: str | None = None, enable_world: bool = True, frames: int = 1) -> OSDSamples:
         processor = TheWorldProcessor.from_pretrained(
-            self.base, num_world_tokens=WORLD_TOKENS, world_image_size=WORLD_SIDE, enable_world=enable_world
+            self.base, num_world_tokens=frames * WORLD_TOKENS, world_image_size=WORLD_SIDE, enable_world=enable_world
         )
         opener = SourceOpener(
             processor=processor,

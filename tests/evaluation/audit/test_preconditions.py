@@ -71,7 +71,7 @@ def test_one_samples_tokens_for_all_of_a_batch(audited, no_answers, part):
     original = module.forward
     module.forward = lambda given: original(given)[:1].expand(len(given), *original(given).shape[1:]).contiguous()
     with pytest.raises(
-        ValueError, match="beside 2 others than for the same frame alone.*gives all of them one sample's"
+        ValueError, match="beside another one than for the same frame alone.*gives all of them one sample's"
     ):
         audited.run(model)
 

@@ -153,7 +153,7 @@ def test_a_text_file_is_read(tmp_path: Path):
         Text.read(path)
 
 
-def test_fingerprints_tell_apart_what_gives_other_latents():
+def test_fingerprints_tell_apart_what_gives_other_latents(repository: Path):
     prints = [
         rollout(1).fingerprint(),
         rollout(2).fingerprint(),
@@ -166,6 +166,8 @@ def test_fingerprints_tell_apart_what_gives_other_latents():
         changed.denoiser.transformer.proj_out.weight[0, 0] += 1e-3
     prints.append(changed.fingerprint())
     assert rollout(1).fingerprint() == prints[0]
+    loaded = Denoiser.from_pretrained(str(repository), dtype=torch.float32)
+    assert loaded.fingerprint() == rollout(1).denoiser.fingerprint()
     assert len({repr(one) for one in prints}) == len(prints)
 
 

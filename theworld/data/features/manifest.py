@@ -15,6 +15,9 @@ MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
 """The manifest's name until the last shard is on the disk."""
 
+_UNSAID: dict[str, object] = {"num_world_steps": "0"}
+"""Facts of a cache that does not state them: the world encoder's own latents are of the present frame."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -23,9 +26,10 @@ class Manifest:
     Attributes:
         format_version: Of the folder.
         feature: `image_features` or `world_latents`.
-        encoder: What the tower was and how it ran: `weights_sha256`, `weights_dtype`, `precision`, `device`.
+        encoder: What the tower was and how it ran: `weights_sha256`, `weights_dtype`, `precision`, `device`; and if a
+            world source made the latents, its fingerprint, with `num_world_steps` where it makes future frames.
         preprocessing_sha256: From drawing to pixels (`theworld.data.features.preprocessing`).
-        index_sha256: `Index.sha256` of the source.
+        index_sha256: `Index.pictures_sha256` of the source.
         dtype: Of an entry: `float32`, `bfloat16` or `float16`.
         shape: Of an entry.
         entries: How many there are.
@@ -72,7 +76,7 @@ class Manifest:
 
     def differences(self, expected: Mapping[str, object]) -> list[str]:
         """What differs from the expected facts, as `name (cache ..., now ...)`."""
-        found = self.facts
+        found = _UNSAID | self.facts
         return [f"{name} (cache {found.get(name)}, now {now})" for name, now in expected.items() if found[name] != now]
 
     def write(self, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from theworld.data.features.crew import Crew
 from theworld.data.features.drawings import Drawings
 from theworld.data.features.manifest import MANIFEST, UNFINISHED, Manifest
 from theworld.data.features.shard import DTYPES, read_layout, shard_name, write_shard
@@ -26,6 +27,7 @@ def write_features(
     drawings: Drawings,
     encode: Encode,
     *,
+    crew: Crew = Crew(),  # noqa: B008 (frozen)
     restart: bool = False,
     progress: bool = True,
 ) -> bool:
@@ -35,36 +37,47 @@ def write_features(
         folder: Of this tower's cache.
         manifest: What it is made with and from.
         drawings: Of the source.
-        encode: Called once, with the batches of all missing shards.
+        encode: Called once, with the batches of all missing shards that this process makes.
+        crew: The processes that write it together; each must call this.
         restart: Throw away what is there.
         progress: Show a progress bar.
 
     Returns:
-        Whether anything was missing.
+        Whether this process had anything to make.
 
     Raises:
         ValueError: The folder holds something else, another process writes to it, or `encode` gives something else than
             the manifest says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with only_writer(folder):
-        if restart:
-            _empty(folder)
-        _claim(folder, manifest)
-        missing = [number for number in range(manifest.num_shards) if not _is_whole(folder, number, manifest)]
+    with only_writer(folder) if crew.is_first else nullcontext():
+        if crew.is_first:
+            if restart:
+                _empty(folder)
+            _claim(folder, manifest)
+        crew.wait()
+        numbers = [number for number in range(manifest.num_shards) if crew.makes(number)]
+        missing = [number for number in numbers if not _is_whole(folder, number, manifest)]
         made = iter(encode([batch for number in missing for batch in _batches(manifest, number)]))
-        with _bar(manifest, shown=progress) as advance:
-            advance(manifest.entries - sum(len(manifest.members(number)) for number in missing))
+        with _bar(manifest, numbers, shown=progress and crew.is_first) as advance:
+            advance(sum(len(manifest.members(number)) for number in numbers if number not in missing))
             for number in missing:
                 members = manifest.members(number)
                 entries = _collect(made, manifest, len(members), advance)
                 keys = [drawings.keys[entry].tobytes() for entry in members]
                 write_shard(folder, number, manifest, keys=keys, entries=entries)
-        sizes = tuple((folder / shard_name(number)).stat().st_size for number in range(manifest.num_shards))
-        if missing or not (folder / MANIFEST).exists():
-            replace(manifest, shard_bytes=sizes).write(folder / MANIFEST)
-        (folder / UNFINISHED).unlink(missing_ok=True)
+        crew.wait()
+        if crew.is_first:
+            _complete(folder, manifest)
     return bool(missing)
+
+
+def _complete(folder: Path, manifest: Manifest) -> None:
+    """All shards are there: give the manifest its name."""
+    sizes = tuple((folder / shard_name(number)).stat().st_size for number in range(manifest.num_shards))
+    if not (folder / MANIFEST).exists() or Manifest.read(folder / MANIFEST).shard_bytes != sizes:
+        replace(manifest, shard_bytes=sizes).write(folder / MANIFEST)
+    (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def _claim(folder: Path, manifest: Manifest) -> None:
@@ -123,8 +136,8 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def _bar(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def _bar(manifest: Manifest, numbers: Sequence[int], *, shown: bool) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn(f"encoding {manifest.feature}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown) as bar:
-        task = bar.add_task("", total=manifest.entries)
+        task = bar.add_task("", total=sum(len(manifest.members(number)) for number in numbers))
         yield lambda count: bar.advance(task, count)

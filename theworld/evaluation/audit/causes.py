@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from theworld.evaluation.audit.arms import WORLD_ARMS, Group
+from theworld.evaluation.audit.arms import FUTURE, WORLD_ARMS, Group
 from theworld.evaluation.audit.attention_mass import AttentionMass
 from theworld.evaluation.audit.comparison import ArmResult
 from theworld.evaluation.audit.signals import Loudness
 from theworld.evaluation.audit.verdict import Verdict
+from theworld.models.interventions import future_is_present
 
 LEAST_EXCHANGED = 0.9
 """Of all questions, the fewest that an exchange must give other inputs; of all frames, the fewest different tokens."""
@@ -42,6 +43,8 @@ def disconnections(
     verdict: Verdict,
 ) -> tuple[str, ...]:
     """An error each for the world branch and for the image, if arms gave what the real one gave; none if all is well.
+
+    Of the world branch's future frames it is said only where the branch as a whole is read.
 
     Args:
         results: Of all arms.
@@ -66,6 +69,8 @@ def disconnections(
         )
     elif weak := _why_weak(by_arm["shuffled"], groups, loudness, verdict):
         errors.append(f"shuffled: {weak}")
+    elif FUTURE in by_arm and (error := _future_error(by_arm[FUTURE], groups)):
+        errors.append(error)
     image = by_arm["image_removed"]
     if image.is_disconnected:
         errors.append(
@@ -107,6 +112,19 @@ def _why_weak(shuffled: ArmResult, groups: Sequence[Group], loudness: Loudness, 
             "away next to nothing; the projector's bias drowns its input: train it longer, or at another rate"
         )
     return None
+
+
+def _future_error(result: ArmResult, groups: Sequence[Group]) -> str | None:
+    if result.is_disconnected:
+        return (
+            f"{FUTURE}: found the very logits of the real arm, bit for bit, for all {result.n} questions, expected "
+            "others: no answer sees a world token of a future frame"
+        )
+    if result.inputs_changed:
+        return None
+    still = all(bool((future_is_present(group.latents) == group.latents).all()) for group in groups)
+    cause = "the world source repeats the present frame" if still else "the projector does not tell frames apart"
+    return f"{FUTURE}: found the same inputs as in the real arm: {cause}"
 
 
 def _why_unread(mass: AttentionMass) -> str:

@@ -112,17 +112,23 @@ def _check_frames_apart(encoder: CosmosEncoder, frames: Tensor) -> None:
     others = [row for row in range(len(frames)) if not torch.equal(frames[row], frames[-1])]
     if not others:
         return  # one frame everywhere, which is a fault of its own, or nothing beside it
-    last, other = encoder(frames[-1:]), encoder(frames[others[0]][None])  # (1, N, D)
-    together, made = encoder(frames)[-1:], encoder.projector(encoder.vae(frames))[-1:]
+    latents: list[Tensor] = []
+    handle = encoder.projector.register_forward_pre_hook(lambda module, given: latents.append(given[0]))
+    try:
+        together = encoder(frames[[others[0], -1]])  # (2, N, D)
+        other, last = encoder(frames[[others[0]]]), encoder(frames[-1:])  # (1, N, D)
+    finally:
+        handle.remove()
+    made = encoder.projector(latents[0])  # (2, N, D)
     apart = rms(last - other) / 2
     if rms(together - made) > max(apart, rms(made) / 100):
         raise ValueError(
             "found other world tokens behind the world branch than its projector makes of its encoder's latents, "
             "expected the same: CosmosEncoder.forward drops or changes them on the way into the sequence; mend it"
         )
-    if rms(together - last) > apart:
+    if rms(together - torch.cat([other, last])) > apart:
         raise ValueError(
-            f"found other world tokens for a frame beside {len(frames) - 1} others than for the same frame alone, "
+            "found other world tokens for a frame beside another one than for the same frame alone, "
             "expected the same: the world branch mixes the samples of a batch, or gives all of them one sample's "
             "tokens; mend it, then train again"
         )

@@ -21,7 +21,7 @@ class Recording:
     Rows that are answered again alone, for a near tie, come later and leave no trace.
 
     Attributes:
-        latents: float32[W, C, F, h/8, w/8], the world encoder's output.
+        latents: float32[W, C, F, h/8, w/8], what the world projector was given.
         image_features: float[I, N, S], what Gemma's image projection was given.
         logits: float32[B, V] that chose the first new token.
     """
@@ -36,9 +36,9 @@ def recorded(model: TheWorld) -> Iterator[Recording]:
     """Fill a `Recording` with what the model computes inside the block; it computes the same as without."""
     recording = Recording()
 
-    def latents(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+    def latents(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if recording.latents is None:
-            recording.latents = made.detach().cpu()
+            recording.latents = given[0].detach().cpu()
 
     def features(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if recording.image_features is None:
@@ -54,7 +54,7 @@ def recorded(model: TheWorld) -> Iterator[Recording]:
         model.register_forward_hook(logits),
     ]
     if model.cosmos_encoder is not None:
-        handles.append(model.cosmos_encoder.vae.register_forward_hook(latents))
+        handles.append(model.cosmos_encoder.projector.register_forward_pre_hook(latents))
     try:
         yield recording
     finally:

@@ -19,7 +19,7 @@ from theworld.data.packing.collator import pad
 from theworld.data.pictures.blank import GREY
 from theworld.data.samples import OSDSamples, Prompts
 from theworld.evaluation.answering import answer_batch
-from theworld.evaluation.audit.arms import ARMS, REAL, Arms, Group
+from theworld.evaluation.audit.arms import REAL, Arms, Group, arms_of
 from theworld.evaluation.audit.attention_mass import attention_mass
 from theworld.evaluation.audit.causes import disconnections
 from theworld.evaluation.audit.comparison import Answers, compare
@@ -57,7 +57,8 @@ def audit(model: TheWorld, samples: OSDSamples, settings: Settings, *, progress:
     check_truths(prompts.questions, where=samples.store.name)
     check_weights(model)
     check_world_branch(model, prompts[0])
-    task = progress.add_task("Arm real", total=len(ARMS) * len(prompts))
+    names = arms_of(model)
+    task = progress.add_task("Arm real", total=len(names) * len(prompts))
     auditor = _Auditor(model, samples, settings)
     groups: list[Group] = []
     for number in range(len(prompts)):
@@ -66,7 +67,7 @@ def audit(model: TheWorld, samples: OSDSamples, settings: Settings, *, progress:
     arms = Arms(model, groups, blank_features=auditor.blank_features(), seed=settings.seed)
     replayed = auditor.replay_difference(arms, groups[0])
     answers = {REAL: _real_answers(groups)}
-    for arm in [arm for arm in ARMS if arm != REAL]:
+    for arm in [arm for arm in names if arm != REAL]:
         progress.update(task, description=f"Arm {arm}")
         answers[arm] = auditor.answers(arm, arms, groups, progress=progress, task=task)
     questions = tuple(question for group in groups for question in group.prompts.questions)

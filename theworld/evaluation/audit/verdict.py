@@ -15,7 +15,7 @@ from typing import Literal
 
 from scipy.stats import norm
 
-from theworld.evaluation.audit.arms import ARMS, REAL, WORLD_ARMS
+from theworld.evaluation.audit.arms import ARMS, FUTURE, REAL, WORLD_ARMS
 from theworld.evaluation.audit.comparison import ArmResult
 
 Reliance = Literal["relies", "no reliance shown", "not decided"]
@@ -28,6 +28,10 @@ another question in half of them reads what was exchanged, however many of the a
 """
 
 
+_DECIDING = {"world": "shuffled", "image": "image_removed", "future": FUTURE}
+_INSTEAD = {"world": "world tokens of another image", "image": "a blank image", "future": "copies of the present frame"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What the arms say.
@@ -35,11 +39,13 @@ class Verdict:
     Attributes:
         world: Of `shuffled` against `real`.
         image: Of `image_removed` against `real`.
+        future: Of `future_is_present` against `real`; None for a model without future frames.
         sentences: The verdicts in words, with their numbers.
     """
 
     world: Reliance
     image: Reliance
+    future: Reliance | None
     sentences: tuple[str, ...]
 
 
@@ -56,19 +62,20 @@ def judge(results: Sequence[ArmResult], *, level: float, margin: float) -> Verdi
         margin: Largest difference of accuracies, as a share, that passes for none.
     """
     by_arm = {result.arm: result for result in results}
-    shuffled, removed = by_arm["shuffled"], by_arm["image_removed"]
-    world, image = (reliance(arm, level=level, margin=margin) for arm in (shuffled, removed))
+    found = {
+        what: reliance(by_arm[arm], level=level, margin=margin) for what, arm in _DECIDING.items() if arm in by_arm
+    }
     sentences = [
-        _sentence("world", by_arm[REAL], shuffled, world, level=level, margin=margin),
-        _sentence("image", by_arm[REAL], removed, image, level=level, margin=margin),
+        _sentence(what, by_arm[REAL], by_arm[_DECIDING[what]], verdict, level=level, margin=margin)
+        for what, verdict in found.items()
     ]
     suffering = [arm for arm in WORLD_ARMS if arm != "shuffled" and _is_worse(by_arm[arm], level)]
-    if suffering and world != "relies":
+    if suffering and found["world"] != "relies":
         sentences.append(
             f"Without its world tokens it does worse ({', '.join(suffering)}). That is no reliance on what they show: "
             "they are a part of the prompt it was trained with, whatever is in them."
         )
-    return Verdict(world=world, image=image, sentences=tuple(sentences))
+    return Verdict(world=found["world"], image=found["image"], future=found.get("future"), sentences=tuple(sentences))
 
 
 def reliance(arm: ArmResult, *, level: float, margin: float) -> Reliance:
@@ -111,13 +118,13 @@ def _sentence(what: str, real: ArmResult, arm: ArmResult, verdict: Reliance, *, 
         "not decided": f"Not decided whether it relies on {what}",
     }[verdict]
     if not arm.inputs_changed:
-        return f"{start}: every sample has the same {what} input, which can tell no picture from another."
-    instead = "world tokens of another image" if what == "world" else "a blank image"
+        same = "it is the present in every sample"
+        return f"{start}: {same if what == 'future' else f'every sample has the same {what} input'}."
     low, high = 100 * arm.difference_interval.low, 100 * arm.difference_interval.high
     numbers = (
-        f"{start}: with {instead} {100 * arm.accuracy:.1f} % are right instead of {100 * real.accuracy:.1f} % (95 % "
-        f"interval of the difference {low:+.1f} to {high:+.1f} points, p by images after Holm {arm.p_holm:.2g}), and "
-        f"{_changed(arm)}."
+        f"{start}: with {_INSTEAD[what]} {100 * arm.accuracy:.1f} % are right instead of {100 * real.accuracy:.1f} % "
+        f"(95 % interval of the difference {low:+.1f} to {high:+.1f} points, p by images after Holm {arm.p_holm:.2g}), "
+        f"and {_changed(arm)}."
     )
     return numbers if verdict != "not decided" else f"{numbers} {_why(arm, level=level, margin=margin)}"
 

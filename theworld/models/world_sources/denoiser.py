@@ -104,7 +104,7 @@ class Denoiser:
 
     def fingerprint(self) -> Facts:
         """Its weights, and what of its config they do not show."""
-        config = {name: str(value) for name, value in self.transformer.config.items() if not name.startswith("_")}
+        config = {name: value for name, value in self.transformer.config.items() if not name.startswith("_")}
         return {"denoiser_sha256": weights_sha256(self.transformer, config)}
 
     def sigmas(self, steps: int, device: torch.device) -> Tensor:

@@ -9,9 +9,10 @@ everywhere here, and stays as it is. A world step is one latent frame: four fram
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import SIGMA_MAX, Denoiser
-from theworld.models.world_sources.source import Facts, WorldSource, noise
+from theworld.models.world_sources.source import Facts, WorldSource, noise, numbers_of
 from theworld.models.world_sources.text import Text
 
 
@@ -42,6 +43,11 @@ class RolloutSettings:
     seed: int = 0
     fps: int = 16
     given_sigma: float = 1e-4
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, str]) -> RolloutSettings:
+        """Those of a fingerprint."""
+        return cls(**numbers_of(cls, facts))
 
     def __post_init__(self) -> None:
         if self.num_world_steps < 0 or self.num_inference_steps < 2 or self.guidance_scale < 1 or self.fps < 1:
@@ -80,6 +86,28 @@ class Rollout(WorldSource):
                 f"found guidance_scale={settings.guidance_scale} without negative_prompt_embeds, expected them: "
                 "guidance leads away from a negative text; give a file that has both, or guidance_scale=1"
             )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        vae: WorldEncoder,
+        name_or_path: str,
+        settings: RolloutSettings,
+        *,
+        text: str | Path | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> Rollout:
+        """With the denoiser of a Cosmos-Predict2 repository or folder.
+
+        Args:
+            vae: Of the same repository.
+            name_or_path: Of which `transformer` and `scheduler` are read.
+            settings: As in the constructor.
+            text: File that `Text.read` reads; default: no text.
+            dtype: Of the denoiser's weights.
+        """
+        told = None if text is None else Text.read(Path(text).expanduser())
+        return cls(vae, Denoiser.from_pretrained(name_or_path, dtype=dtype), settings, text=told)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:

@@ -19,8 +19,9 @@ from typing import Literal
 from scipy.stats import t as student
 
 from theworld.evaluation.audit.comparison import holm
+from theworld.evaluation.paired_test import sign_flip_p_value
 from theworld.evaluation.report import Report
-from theworld.evaluation.statistics import Interval, cluster_bootstrap, sign_flip_test
+from theworld.evaluation.statistics import Interval, cluster_bootstrap
 
 PARTS = ("overall", "qualitative", "quantitative")
 LEVEL = 0.05
@@ -181,7 +182,7 @@ def _of_questions(of_seeds: Sequence[_Paired]) -> tuple[Interval, float]:
     """Every question counts alike; seeds have as many, or nearly."""
     values = [value for values, _ in of_seeds for value in values]
     pictures = [picture for _, pictures in of_seeds for picture in pictures]
-    return cluster_bootstrap(values, pictures), sign_flip_test(values, pictures)
+    return cluster_bootstrap(values, pictures), sign_flip_p_value(values, pictures)
 
 
 def _of_training(differences: Sequence[float]) -> tuple[Interval, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from theworld.evaluation.paired_test import difference_interval, paired_test, tango_interval
+from theworld.evaluation.paired_test import difference_interval, paired_test, sign_flip_p_value, tango_interval
 from theworld.evaluation.statistics import mcnemar_exact
 
 
@@ -41,6 +41,17 @@ def test_with_one_question_an_image_it_is_mcnemars():
         assert found.mcnemar_p_value == expected.p_value
         assert found.p_value == pytest.approx(expected.p_value, rel=1e-9)
         assert found.images == found.only_first + found.only_second
+
+
+def test_of_differences_alone():
+    differences = [1.0, 1.0, -1.0, 1.0, 0.0, 1.0, 1.0, -1.0, 1.0, 0.0]
+    images = ["a", "a", "b", "b", "b", "c", "d", "e", "f", "g"]
+    assert sign_flip_p_value(differences, images) == pytest.approx(5 / 16)  # by hand: two ±6 and eight ±4 of 32
+    assert sign_flip_p_value([-d for d in differences[::-1]], images[::-1]) == pytest.approx(5 / 16)
+    assert sign_flip_p_value([1.0, -1.0], ["a", "a"]) == 1.0
+    for given in ([], [1.0]), ([0.5], ["a"]), ([], []):
+        with pytest.raises(ValueError, match="expected one image a difference, at least one, and whole numbers"):
+            sign_flip_p_value(*given)
 
 
 def test_copies_of_a_question_are_no_evidence():

@@ -62,10 +62,7 @@ def paired_test(first: Sequence[bool], second: Sequence[bool], images: Sequence[
             "one of each a question; score both methods on the same questions"
         )
     mcnemar = mcnemar_exact(first, second)
-    names: dict[str, int] = {}
-    members = np.array([names.setdefault(image, len(names)) for image in images], dtype=np.int64)
-    sums = np.zeros(len(names), dtype=np.int64)
-    np.add.at(sums, members, np.asarray(first, dtype=np.int64) - np.asarray(second, dtype=np.int64))
+    sums = _sums([int(a) - int(b) for a, b in zip(first, second, strict=True)], images)
     return PairedTest(
         only_first=mcnemar.only_first,
         only_second=mcnemar.only_second,
@@ -73,6 +70,31 @@ def paired_test(first: Sequence[bool], second: Sequence[bool], images: Sequence[
         p_value=_share_as_uneven(sums[sums != 0]),
         mcnemar_p_value=mcnemar.p_value,
     )
+
+
+def sign_flip_p_value(differences: Sequence[float], images: Sequence[str]) -> float:
+    """The p-value alone, of differences of questions: 1 if only the first is right, −1 if only the second is, else 0.
+
+    Args:
+        differences: One a question, whole numbers.
+        images: The image of each question.
+
+    Raises:
+        ValueError: There is none, the lengths differ, or a difference is no whole number.
+    """
+    if not len(differences) or len(differences) != len(images) or any(d != int(d) for d in differences):
+        raise ValueError(
+            f"found {len(differences)} differences and {len(images)} images; expected one image a difference, at least "
+            "one, and whole numbers; pass the differences of outcomes, question by question"
+        )
+    sums = _sums(differences, images)
+    return _share_as_uneven(sums[sums != 0])
+
+
+def _sums(differences: Sequence[float], images: Sequence[str]) -> NDArray[np.int64]:
+    """Of every image; int64[images]."""
+    _, members = np.unique(np.asarray(images), return_inverse=True)
+    return np.rint(np.bincount(members, weights=np.asarray(differences, dtype=np.float64))).astype(np.int64)
 
 
 def difference_interval(first: Sequence[bool], second: Sequence[bool], images: Sequence[str]) -> Interval:

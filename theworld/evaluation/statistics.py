@@ -1,4 +1,4 @@
-"""Intervals and paired tests for accuracies: Wilson, exact McNemar, and over images a bootstrap and sign flips."""
+"""Intervals and paired tests for accuracies: Wilson, exact McNemar, and a bootstrap over images."""
 
 from __future__ import annotations
 
@@ -112,39 +112,6 @@ def cluster_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(float(low), float(high))
-
-
-def sign_flip_test(
-    differences: Sequence[float], clusters: Sequence[str], *, resamples: int = 20_000, seed: int = 0
-) -> float:
-    """Two-sided p-value of paired differences whose clusters, but not whose questions, are independent.
-
-    If two methods are equally good, the differences of an image (all its questions together) are as likely to be their
-    negatives. The p-value is the share of random choices of signs, one a cluster, with a sum at least as far from 0 as
-    the one found; the found one counts as one of them, so it is never below 1 / (`resamples` + 1).
-
-    Args:
-        differences: One a question: 1 if only the first method is right, −1 if only the second is, else 0.
-        clusters: Cluster of each question, e.g. its image.
-        resamples: Random choices of signs.
-        seed: Seed of these.
-
-    Raises:
-        ValueError: There is no difference, the lengths differ, or `resamples` is not positive.
-    """
-    _check_clusters(differences, clusters, resamples)
-    _, members = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(members, weights=np.asarray(differences, dtype=np.float64))
-    sums = np.sort(sums[sums != 0])  # of the others no sign matters; sorted, so that no order of questions does either
-    if not len(sums):
-        return 1.0
-    generator = np.random.default_rng(seed)
-    extreme = 0
-    for start in range(0, resamples, rows := max(1, _CHUNK // len(sums))):
-        size = min(rows, resamples - start)
-        signs = generator.choice((-1.0, 1.0), size=(size, len(sums)))
-        extreme += int(np.count_nonzero(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9))
-    return (extreme + 1) / (resamples + 1)
 
 
 def _check_clusters(values: Sized, clusters: Sized, resamples: int) -> None:

@@ -20,7 +20,7 @@ SETTINGS = ["--max_new_tokens=8"]
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
-    PairPictures(output=str(folder), num_train=2000, num_val=10, num_test=200).generate()
+    PairPictures(output=str(folder), num_train=2000, num_val=10, num_test=400).generate()
     return folder
 
 
@@ -71,7 +71,7 @@ def audit(pairs, tmp_path):
 def test_reliance_is_found_where_it_is(control, exported, audit):
     verdict = audit(exported(control), run.BLANK[control])["verdict"]
     says = verdict["world"] == "relies", verdict["image"] == "relies"
-    # 200 pictures cannot show that there is no reliance, but must not show one where there is none.
+    # 400 pictures may be too few to show that there is no reliance, but must not show one where there is none.
     assert says == tuple(said == "relies" for said in run.EXPECTED[control]), verdict["sentences"]
 
 

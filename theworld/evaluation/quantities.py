@@ -30,6 +30,7 @@ _UNITS = {
 _TENTHS_OF = {spelling: tenths for tenths, spellings in _UNITS.items() for spelling in spellings}
 _TENTHS_IN_A_METRE = 10_000
 _UNIT_WORDS = frozenset(_TENTHS_OF)
+_METRIC = frozenset((10, 100, 1_000, 10_000, 10_000_000))
 _LONG_SPELLINGS = "|".join(word for word in sorted(_UNIT_WORDS, key=len, reverse=True) if word not in ("in", "'"))
 UNIT = (
     # "in" is a unit only where a measure can end: "12 in tall", "12 in.", not "3 in the picture".
@@ -41,13 +42,14 @@ UNIT = (
 
 _DIGIT = re.compile(r"\d(?<!<\d)")
 _GLUED = re.compile(r"\d(?<!<\d)[\s-]*[(\[]?['\"cdfikmy]")
-_QUANTITY = re.compile(rf"(?P<number>{NUMBER})(?:[\s-]*[(\[]?(?P<unit>{UNIT})(?:\(s\))?)?")
+_QUANTITY = re.compile(rf"(?P<number>{NUMBER})(?:\+?[\s-]*[(\[]?(?P<unit>{UNIT})(?:\(s\))?)?")
 _UNIT_FIRST = re.compile(rf"\b(?:in|unit)\s+({UNIT})\W*(?:is|are)?\W*({NUMBER})(?!\s*(?:px|pixels?|%))\b")
 _RANGE = re.compile(r"\s*(?:-|~|\bto\b|\bup\s+to\b|\bor\b)\s*")
 _RANGE_AFTER_BETWEEN = re.compile(r"\s*(?:-|\band\b|\bto\b)\s*")
 _BETWEEN = re.compile(r"\bbetween\s+(?:\w+\s+)?$")
 _TOLERANCE = re.compile(r"\s*(?:\+\s*/?\s*-|plus\s+or\s+minus|plus/minus|give\s+or\s+take)\s*")
-_JOINT = re.compile(r"\s*(?:and|,|-)?\s*")
+_TOLERANCE_ASIDE = re.compile(r"\(\s*\+\s*/?\s*-[^()]*\)")
+_JOINT = re.compile(r"\s*(?:and|,|-|&)?\s*")
 _TIMES = re.compile(r"\s*(?:x|by)\s*(?:about\s+)?")
 _OPERATOR_AFTER = re.compile(r"\s*(?:[+*/=]|x\b)")
 _OPERATOR_BEFORE = re.compile(r"(?:[+*/]|\bx)\s*$")
@@ -109,7 +111,7 @@ def parse_length(found: Readings, *, category: str, asked: Iterable[int]) -> Fra
         for sentence in reading:
             has_unit, spelled = spell_out(sentence, UNIT, _UNIT_WORDS)
             if _DIGIT.search(spelled) and (has_unit or _GLUED.search(spelled)):
-                spelled = _PAIR.sub(r"\1\2 ", spelled)
+                spelled = _PAIR.sub(r"\1\2 ", _TOLERANCE_ASIDE.sub("", spelled) if "(" in spelled else spelled)
                 if lengths := _lengths(spelled, dimension):
                     stated.append((spelled, lengths))
         if stated:
@@ -206,17 +208,22 @@ def _amounts(sentence: str) -> list[_Length]:
         number, unit = match["number"], match["unit"]
         numerator, denominator = read_number(number)
         tenths = _TENTHS_OF[unit] if unit else 0
-        if found and (before := found[-1]).unit and before.denominator == 1 and denominator == 1:
+        if found and (before := found[-1]).unit and before.denominator == 1:
             between = sentence[before.end : match.start()]
+            rest = tenths
             if not unit and not between.strip() and len(number) <= 2:
-                tenths = _UNIT_OF_A_BARE_REST.get(before.unit, 0)
-            if tenths and numerator * tenths < before.unit and _JOINT.fullmatch(between):
-                total = before.numerator + numerator * tenths
-                found[-1] = _Length(total, 1, tenths, before.start, match.end())
+                rest = _UNIT_OF_A_BARE_REST.get(before.unit, 0)
+            if rest and _adds_up(before.unit, rest, numerator, denominator) and _JOINT.fullmatch(between):
+                total = before.numerator * denominator + numerator * rest
+                found[-1] = _Length(total, denominator, rest, before.start, match.end())
                 continue
-            tenths = _TENTHS_OF[unit] if unit else 0
         found.append(_Length(numerator * (tenths or 1), denominator, tenths, match.start(), match.end()))
     return found
+
+
+def _adds_up(unit: int, rest: int, numerator: int, denominator: int) -> bool:
+    """Whether the second amount is a part of one unit of the first, as inches are of a foot and feet not of a metre."""
+    return numerator * rest < unit * denominator and (unit in _METRIC) == (rest in _METRIC)
 
 
 def _join(sentence: str, first: _Length, second: _Length, dimension: str) -> _Length | None:

@@ -53,14 +53,14 @@ _CLAUSE_WORDS = (" and <", " and it", "while", "whereas", "but", "because", "sin
 _CLAUSE_MARKS = (",", ";", ":")
 _AT_MARKS = re.compile(r"[,;:]")
 _BY_ORDER = (re.compile(r"\bthe\s+(?:first|former)\b"), re.compile(r"\bthe\s+(?:second|latter)\b"))
-_INVERTED = re.compile(r"\b(?:is|are|stands|sits|lies|appears|comes|would\s+be)\s+(?:the\s+)?<(\d+)>")
+_INVERTED = re.compile(r"\b(?:is|are|stands|sits|lies|appears|comes|would\s+be)\s+(?:the\s+)?<(\d{1,9})>")
 _PRONOUN = re.compile(r"\b(?:it|this|that\s+one|the\s+(?:first|former)(?:\s+(?:one|region))?)\b(?!\s+appears\s+that)")
 _ELIDED = re.compile(
     r"\W*(?:(?:yes|no|is|are|it's|slightly|much|clearly|a\s+bit|positioned|located|more|to|on|at|the|not)\W+)*"
 )
-_ALONE = re.compile(r"\W*(?:the\s+)?<(\d+)>\W*")
-_NUMBER = re.compile(r"\W*(\d+)\W*")
-_OPTION = re.compile(r"(?:^|\n)\W*([a-d])[).:]\s*<(\d+)>")
+_ALONE = re.compile(r"\W*(?:the\s+)?<(\d{1,9})>\W*")
+_NUMBER = re.compile(r"\W*(\d{1,9})\W*")
+_OPTION = re.compile(r"(?:^|\n)\W*([a-d])[).:]\s*<(\d{1,9})>")
 _LETTER = re.compile(r"\W*([a-d])\W*")
 
 

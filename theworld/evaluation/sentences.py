@@ -11,17 +11,17 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-REGION = re.compile(r"<(\d+)>")
-"""A region in cleaned text."""
+REGION = re.compile(r"<(\d{1,9})>")
+"""A region in cleaned text; a longer number is none, such as of a model that repeats a digit until it is stopped."""
 
 _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"', "\u2033": '"'})
 _DASHES = re.compile(r"[\u2010-\u2015\u2212]")
 _FRACTION_AFTER_DIGIT = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])")
 _DIGIT_NAMES = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7"}
 _REGION_NAME = re.compile(
-    rf"regions?[\s:]*(?:number\s*|no\.?\s*|#\s*)?(?:[\[(]?(\d+)[\])]?(?!\.?\d)|({'|'.join(_DIGIT_NAMES)})\b)"
+    rf"regions?[\s:]*(?:number\s*|no\.?\s*|#\s*)?(?:[\[(]?(\d{{1,9}})[\])]?(?!\.?\d)|({'|'.join(_DIGIT_NAMES)})\b)"
 )
-_BRACKETED = re.compile(r"\[(\d+)\]")
+_BRACKETED = re.compile(r"\[(\d{1,9})\]")
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|$)", re.DOTALL)
 _ANSWER_TAG = re.compile(r"</?(?:final_?)?answer>")
 _TOKEN = re.compile(r"<(?:\|[^|<>\n]*\||/?s|bos|eos|pad|unk|(?:start|end)_of_turn)>")
@@ -36,6 +36,7 @@ _ABBREVIATION = re.compile(
     r"\.(?:(?=\s*\d)(?:(?<=ft\.)|(?<=in\.)|(?<=yd\.)|(?<=[cm]m\.)|(?<=[\d\s]m\.))"
     r"|(?=\s)(?:(?<=approx\.)|(?<=\bca\.)|(?<=\bvs\.)|(?<=e\.g\.)|(?<=i\.e\.)|(?<=\best\.)))"
 )
+_PAUSE = re.compile(r"(\d)?\.{2,}(?=\d)")
 _END = re.compile(r"(\.(?!\d)|!(?!\d)|\?(?!\w)|\n)")
 _CONDITION = re.compile(r"\W*(?:if|suppose|assuming|unless)\b")
 _ANSWER = re.compile(r"\banswer\b\s*(?:is|(?:w|sh)ould\s+be|:|=)\s*(?:that\b)?")
@@ -68,6 +69,8 @@ def clean(text: str) -> str:
         text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).replace("\u2044", "/")
         text = _DASHES.sub("-", text).replace("\u00b1", "+-").replace("\u00d7", "x")
     text = text.lower()
+    if ".." in text:
+        text = _PAUSE.sub(lambda match: f"{match[1]}-" if match[1] else ". ", text)
     if "\\" in text or "$" in text:
         text = _without_latex(text)
     if "<" in text:

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from theworld.evaluation.claims import has_contrast, takes_back, without_concession, without_condition
+
 REGION = re.compile(r"<(\d{1,9})>")
 """A region in cleaned text; a longer number is none, such as of a model that repeats a digit until it is stopped."""
 
@@ -38,8 +40,16 @@ _ABBREVIATION = re.compile(
 )
 _PAUSE = re.compile(r"(\d)?\.{2,}(?=\d)")
 _END = re.compile(r"(\.(?!\d)|!(?!\d)|\?(?!\w)|\n)")
-_CONDITION = re.compile(r"\W*(?:if|suppose|assuming|unless)\b")
-_ANSWER = re.compile(r"\banswer\b\s*(?:is|(?:w|sh)ould\s+be|:|=)\s*(?:that\b)?")
+_CONDITIONS = ("if", "suppose", "assuming", "unless", "whether")
+_ANSWER = re.compile(
+    r"\banswer\b\s*(?:to\s+(?:\w+\s+)?question\s*)?(?:is|(?:w|sh)ould\s+be|:|=)\s*(?:that\b)?"
+    # What is taken back gives way to what follows.
+    r"|\bwait\b\s*[,.!:;-]|\bscratch\s+that\b|\bcorrect(?:ion|ed)\s*:|\bon\s+(?:closer|second)\s+\w+|\bsorry\s*,"
+    r"|\bactually\b[\s,]*(?=(?:yes|no)\b)"
+)
+_ANSWER_WORDS = ("answer", "wait", "scratch", "correction", "corrected", "on closer", "on second", "sorry", "actually")
+_DECLARED = 8
+"""As many declared answers are looked at, the last ones: a model that repeats itself declares thousands."""
 _CONCLUDING = r"therefore|thus|hence|so|consequently|in conclusion|overall|in summary"
 _CONCLUDING_WORDS = tuple(_CONCLUDING.split("|"))
 _CONCLUSION = re.compile(rf"(?:^\W*|[,;:]\s*(?:and\s+)?)(?:{_CONCLUDING})\b")
@@ -50,7 +60,7 @@ class Readings(NamedTuple):
     """The statements of an answer, in the groups in which a reader would believe them.
 
     Attributes:
-        declared: What follows each "the answer is", the last one first.
+        declared: What follows each "the answer is", and each correction ("no, wait"), the last one first.
         concluded: What follows "therefore", "so" and their like.
         everything: All statements.
         text: The cleaned answer that they are of.
@@ -94,20 +104,21 @@ def statements(text: str, *, consequents: bool = False) -> list[str]:
         text: Cleaned text.
         consequents: Keep what follows the condition ("if you are there, *it is at 3*"), which still states a quantity.
     """
-    found = []
-    conditional = "if" in text or "suppose" in text or "assuming" in text or "unless" in text
+    found: list[str] = []
+    conditional, contrasted = contains_any(text, _CONDITIONS), has_contrast(text)
     parts = iter(_END.split(text))  # body, mark, body, mark, …, body
     for body in parts:
         if next(parts, "") == "?":
             continue
         body = body.strip(" \t-")
-        if not body:
-            continue
-        if conditional and _CONDITION.match(body):
-            _, comma, body = body.partition(",")
-            if not (comma and consequents):
-                continue
-        found.append(body)
+        if conditional and contains_any(body, _CONDITIONS):
+            body = without_condition(body, consequents=consequents)
+        if contrasted and body:
+            if found and takes_back(body, found[-1]):
+                found.pop()
+            body = without_concession(body)
+        if body:
+            found.append(body)
     return found
 
 
@@ -115,8 +126,8 @@ def readings(text: str, *, consequents: bool = False) -> Readings:
     """The statements of cleaned text; `consequents` as in `statements`."""
     everything = statements(text, consequents=consequents)
     declared: tuple[list[str], ...] = ()
-    if "answer" in text:
-        ends = [match.end() for match in _ANSWER.finditer(text)]
+    if contains_any(text, _ANSWER_WORDS):
+        ends = [match.end() for match in _ANSWER.finditer(text)][-_DECLARED:]
         declared = tuple(statements(text[end:], consequents=consequents) for end in reversed(ends))
     concluded: list[str] = []
     if contains_any(text, _CONCLUDING_WORDS):

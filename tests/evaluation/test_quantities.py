@@ -79,6 +79,7 @@ SPELLINGS = {
         ("between two and three feet", "0.762"),
         ("between about 2 m and 3 m", "2.5"),
         ("2~3 m", "2.5"),
+        ("more than 2 m but less than 3 m", "2.5"),
         ("5' to 6'", "1.6764"),
         ("5'6\" to 6'", "1.7526"),
         ("2 m \u00b1 10 cm", "2"),
@@ -291,3 +292,65 @@ def test_words_round_trip(number: int, part: tuple[str, int]) -> None:
 )
 def test_odd_numbers_are_read_exactly_or_not_at_all(text: str, metres: str | None) -> None:
     assert length(text) == (None if metres is None else Fraction(metres))
+
+
+@pytest.mark.parametrize(
+    ("text", "metres"),
+    [
+        ("It is not 7 m but 3 m.", 3),
+        ("The answer isn't 7 m; it's 3 m.", 3),
+        ("Not 7 meters. 3 meters.", 3),
+        ("I don't think it is 7 m, it is 3 m.", 3),
+        ("3 m instead of 7 m", 3),
+        ("Rather than 7 m, it is 3 m.", 3),
+        ("not between 7 and 8 m, just 3 m", 3),
+        ("I first thought 7 m, but it is closer to 3 m.", 3),
+        ("It looks like 7 m, but it is actually 3 m.", 3),
+        ("7 m. No wait, 3 m.", 3),
+        ("First guess: 7 m. Corrected: 3 m.", 3),
+        ("I can't say exactly, but 3 m.", 3),
+        # Bounds and doubts about precision state the number itself.
+        ("not more than 3 m", 3),
+        ("It is not exactly 3 m, but close.", 3),
+        ("no less than 3 m", 3),
+        # Undecidable: all that is said is what it is not.
+        ("It's definitely not 3 meters.", None),
+        ("It is anything but 3 m.", None),
+        ("It can't be 3 m.", None),
+        ("far more than 3 m", None),
+        ("much less than 3 m", None),
+    ],
+)
+def test_a_denied_length_is_not_the_answer(text: str, metres: int | None) -> None:
+    assert length(text) == metres
+
+
+@pytest.mark.parametrize(
+    ("category", "text", "metres"),
+    [
+        ("distance_data", "Region [0] is 7 m tall, and the distance between Region [0] and Region [1] is 3 m.", 3),
+        (
+            "distance_data",
+            "Region [0] is 4 m from the camera. Region [1] is 7 m from the camera. They are 3 m apart.",
+            3,
+        ),
+        ("distance_data", "The camera is 7 m away from Region [0]. Region [0] and Region [1] are 3 m apart.", 3),
+        ("distance_data", "With the van (about 5 m long) as a reference, the distance is 3 m.", 3),
+        ("distance_data", "They are 1 m apart horizontally and 2 m in depth, for a total of 3 m.", 3),
+        ("distance_data", "Region [0] is 3 m away from Region [1].", 3),
+        ("distance_data", "3 m from Region [1]", 3),
+        ("height_data", "It is 7 m away and 3 m tall.", 3),
+        ("height_data", "At a distance of 7 m, it is 3 m tall.", 3),
+        ("height_data", "Region [0] is 2 m long and 3 m high.", 3),
+        ("width_data", "7 m (h) x 3 m (w)", 3),
+        ("width_data", "W: 3 m, H: 7 m", 3),
+        ("vertical_distance_data", "The distance is 7 m; vertically they are 3 m apart.", 3),
+        ("vertical_distance_data", "They are 3 m apart vertically.", 3),
+        # The only length there is counts, as for the official judge, even if it is said of another region.
+        ("width_data", "Region [1] is 3 m wide.", 3),
+    ],
+)
+def test_of_several_lengths_the_one_said_of_what_was_asked(category: str, text: str, metres: int | None) -> None:
+    single = "What is asked of Region [0]?"
+    pair = "What lies between Region [0] and Region [1]?"
+    assert length(text, category=category, question=pair if "distance" in category else single) == metres

@@ -240,6 +240,7 @@ def test_the_opposite_relation_names_the_other_region() -> None:
     asked = "Which is more to the left, Region [0] or Region [1]?"
     assert choice_of("Region [1] is more to the right.", "left", asked) == 0
     assert choice_of("Region [1] is more to the left.", "left", asked) == 1
+    assert choice_of("Region [0] is on the left, Region [1] is further left.", "left", asked) == 1
 
 
 def test_the_twelve_relations() -> None:

@@ -47,9 +47,9 @@ _IMAGINED = re.compile(
     re.DOTALL,
 )
 
-_DENIALS = ("not", "n't", "n t ", "never", "nor ", "anything but", "rather than", "instead of", "no way")
+_DENIALS = ("not", "n't", "n t ", "never", "nor ", "neither", "anything but", "rather than", "instead of", "no way")
 _DENIED = re.compile(
-    r"(?:\b(?:not|never|nor|cannot|no\s+way|anything\s+but|rather\s+than|instead\s+of)|n['\s]t)\s+"
+    r"(?:\b(?:not|never|nor|neither|cannot|no\s+way|anything\s+but|rather\s+than|instead\s+of)|n['\s]t)\s+"
     r"(?:(?:at|in|to|by|be|been|being|it|it's|is|that|this|the|an?|say|think|believe|seem|appear|look|like|measure|stand|lie"
     r"|from|between|about|around|roughly|approximately|actually|really|near|towards?|answer|distance|height|width|direction"
     r"|clock|position|of|its|from|<\d+>|and|located|placed)\s+|[~(]\s*)*$"

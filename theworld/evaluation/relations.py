@@ -60,6 +60,7 @@ _ELIDED = re.compile(
     r"\W*(?:(?:yes|no|is|are|it's|slightly|much|clearly|a\s+bit|positioned|located|more|to|on|at|the|not)\W+)*"
 )
 _ALONE = re.compile(r"\W*(?:the\s+)?<(\d{1,9})>\W*")
+_DEGREE = re.compile(r"\b(?:further|farther|more)\s+(?:to\s+the\s+)?$")
 _NUMBER = re.compile(r"\W*(\d{1,9})\W*")
 _OPTION = re.compile(r"(?:^|\n)\W*([a-d])[).:]\s*<(\d{1,9})>")
 _LETTER = re.compile(r"\W*([a-d])\W*")
@@ -211,7 +212,7 @@ def _says_equal(sentence: str) -> bool:
 
 
 class _Statement(NamedTuple):
-    """That the relation holds for `subject` or does not, `is_exact`: against the other region of the question."""
+    """That the relation holds for `subject` or does not; `is_exact`: against the other region, or "further left"."""
 
     subject: int
     holds: bool
@@ -242,9 +243,10 @@ def _statement(sentence: str, relation: str, asked: Sequence[int], default_subje
             if standard not in asked:
                 continue
             # What is sets aside what seems; then a comparison of the two sets aside one with anything else.
-            order = is_appearance(clause), standard == subject
+            is_exact = standard != subject or _DEGREE.search(clause, 0, match.start()) is not None
+            order = is_appearance(clause), not is_exact
             if best is None or order < best:
-                best, found = order, _Statement(subject, holds, standard != subject)
+                best, found = order, _Statement(subject, holds, is_exact)
     return found
 
 

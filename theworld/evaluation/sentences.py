@@ -32,8 +32,9 @@ _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 _LATEX_STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|rm|operatorname)\s*\{([^{}]*)\}")
 _LATEX_WORDS = (("\\approx", " about "), ("\\sim", " about "), ("\\times", " x "), ("\\cdot", " x "), ("\\pm", " +- "))
 _LATEX_REST = re.compile(r"\\[,;:! ]|\\[()\[\]]|\$")
-_USER_TURN = re.compile(r"(?:^|\n)[ \t]*(?:user|human)[ \t]*(?:\n|:)")
-_MODEL_TURN = re.compile(r"model[ \t]*\n|(?:^|\n)[ \t]*(?:assistant|model|gpt)[ \t]*(?:\n|:)")
+_USER_TURN = re.compile(r"(?:^|\n)[ \t]*(?:user|human)[ \t]*(?:\n|:(?!\W*(?:about\W+)?\d))")
+"""A role of a chat; "human: 1.8 m" lists a size."""
+_MODEL_TURN = re.compile(r"(?<!\w[ \t])model[ \t]*\n|(?:^|\n)[ \t]*(?:assistant|model|gpt)[ \t]*(?:\n|:)")
 _ABBREVIATION = re.compile(
     r"\.(?:(?=\s*\d)(?:(?<=ft\.)|(?<=in\.)|(?<=yd\.)|(?<=[cm]m\.)|(?<=[\d\s]m\.))"
     r"|(?=\s)(?:(?<=approx\.)|(?<=\bca\.)|(?<=\bvs\.)|(?<=e\.g\.)|(?<=i\.e\.)|(?<=\best\.)))"
@@ -116,7 +117,7 @@ def statements(text: str, *, consequents: bool = False) -> list[str]:
         if contrasted and body:
             if found and takes_back(body, found[-1]):
                 found.pop()
-            body = without_concession(body)
+            body = without_concession(body).strip()
         if body:
             found.append(body)
     return found

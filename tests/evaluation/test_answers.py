@@ -145,3 +145,11 @@ def test_no_answer_can_stop_the_scorer(ask: Ask, parts: list[str]) -> None:
         score = score_answer(ask(*row), "".join(parts))
         assert score.outcome in OUTCOMES
         assert score.error is None or score.error < float("inf")
+
+
+@pytest.mark.parametrize(
+    "text", ["at first glance, but ", "answer: ", "taller ", "left of ", "if it were ", "not 2 m "]
+)
+def test_a_model_that_repeats_itself_is_scored(ask: Ask, text: str) -> None:
+    for row in (LENGTH, STANCE, CHOICE, HOUR):
+        assert score_answer(ask(*row), text * 2_000).outcome in OUTCOMES

@@ -309,6 +309,7 @@ def test_odd_numbers_are_read_exactly_or_not_at_all(text: str, metres: str | Non
         ("7 m. No wait, 3 m.", 3),
         ("First guess: 7 m. Corrected: 3 m.", 3),
         ("I can't say exactly, but 3 m.", 3),
+        ("It appears to be 3 m, but it is actually hard to tell.", 3),
         # Bounds and doubts about precision state the number itself.
         ("not more than 3 m", 3),
         ("It is not exactly 3 m, but close.", 3),

@@ -92,6 +92,8 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (BEHIND, "Region [0] is farther from the camera.", "yes"),
         (BEHIND, "Region [1] is closer to the viewer.", "yes"),
         (BEHIND, "Region [0] is nearer.", "no"),
+        (ABOVE, "The top of Region [1] is above the top of Region [0].", "no"),
+        (ABOVE, "Region [0] stands on top of Region [1].", "yes"),
         (ABOVE, "You will find Region [0] above Region [1].", "yes"),
         (ABOVE, "Region [0] does not appear above Region [1].", "no"),
         (SMALL, "Region [2] takes less space than Region [5].", "yes"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from theworld.evaluation.sentences import REGION, contains_any
 
@@ -31,10 +31,12 @@ _DENIAL = re.compile(
 """Denies what it is said of, and what denies it in turn affirms that: "I don't doubt it"."""
 _STANDARD = re.compile(
     r"\b(?:(?:compared|relative|next|contrast|comparison)\s+(?:to|with)|than|versus|vs\.?|not|instead\s+of|rather\s+than"
-    r"|(?:left|right|front|top|back|side)\s+of|above|below|behind|beneath|under(?:neath)?|over"
+    r"|(?:left|right|front|side|on\s+top)\s+of|above|below|behind|beneath|under(?:neath)?|over"
     r"|(?:occluded|hidden|blocked|obscured|covered)\s+by)\s+(?:(?:that|the\s+\w+)\s+of\s+)?$"
 )
 _NO_PLACE = r"(?!\s+(?:up|down|in\s+the|on\s+the)\b)"
+_ENDS = 8
+"""As many words of an axis are looked at in a clause; a model that repeats itself makes thousands."""
 _OR = re.compile(r"(?:\s+(?:of|than))?(?:\s+(?:<\d+>|the\s+other))?\s*,?\s*or\s+(?:\w+\s+){0,3}")
 
 
@@ -57,8 +59,8 @@ class _Words:
 
 _AXES: dict[tuple[str, str], _Words] = {
     ("above", "below"): _Words(
-        r"above|over|higher|highest|on\s+top|atop|upper(?:most)?|top(?:most)?|more\s+elevated",
-        r"below|under|underneath|beneath|lower(?:most)?|lowest|bottom(?:most)?",
+        r"above|over|higher|highest|on\s+top|atop|upper(?:most)?|top(?:most)?(?!\s+of\s+<)|more\s+elevated",
+        r"below|under|underneath|beneath|lower(?:most)?|lowest|bottom(?:most)?(?!\s+of\s+<)",
         adjectives=("high", "low"),
     ),
     ("left", "right"): _Words(
@@ -152,7 +154,7 @@ class Axis:
                     return [(match, positive != self.is_positive)]
                 if match := adjectives.more.search(clause):
                     return [(match, (positive == self.is_positive) != is_negated(clause))]
-        matches = list((self._with_noun if named else self._plain).finditer(clause))
+        matches = list(islice((self._with_noun if named else self._plain).finditer(clause), _ENDS))
         if not matches:
             return []
         negated = is_negated(clause)

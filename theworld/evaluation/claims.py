@@ -31,8 +31,10 @@ _CONCEDED = re.compile(
     r"|\b(?:one|you|some|people|we)\s+(?:might|may|could|would)\s+(?:\w+\s+)?(?:think|say|assume|expect|guess|believe)\b"
     r"|\b(?:may|might|could|would)\s+(?:\w+\s+)?(?:seem|appear|look)\b"
 )
-_APPEARANCE = re.compile(r"\b(?:seems?|looks?|appears?|may|might|could)\b")
+_APPEARANCE = re.compile(r"\b(?:seems?|looks?|appears?|may|might|could|thought)\b")
 _REALITY = re.compile(r"\b(?:actually|really|in\s+(?:reality|truth|actuality)|illusion)\b")
+_CONCESSIONS = 8
+"""As many are left out; a model that repeats itself makes thousands."""
 _OPENS_CONTRAST = re.compile(r"\W*(?:but|however|yet|nevertheless)\b")
 
 _CONDITION = re.compile(r"\W*(?:if|suppose|assuming|unless)\b")
@@ -42,10 +44,9 @@ _OF_SPEECH = re.compile(
 _BUT = re.compile(r"[,;]\s*(?:but|however|yet)\b")
 _PART = re.compile(r"([,;])")
 _IF = re.compile(r"\b(?:(?:even|only)\s+)?(?:if|whether)\b.*", re.DOTALL)
-_IMAGINED = re.compile(
-    r"\bwould\b(?!\s+(?:have\s+to\s+)?(?:say|guess|estimate|lean|go|call|put)\b)|\bif\s+(?!i\b).*\b(?:were|had)\b",
-    re.DOTALL,
-)
+_WOULD = re.compile(r"\bwould\b(?!\s+(?:have\s+to\s+)?(?:say|guess|estimate|lean|go|call|put)\b)")
+_WERE = re.compile(r"\b(?:were|had)\b")
+_IF_I = re.compile(r"if\s+i\b")
 
 _DENIALS = ("not", "n't", "n t ", "never", "nor ", "neither", "anything but", "rather than", "instead of", "no way")
 _DENIED = re.compile(
@@ -87,14 +88,16 @@ def is_appearance(clause: str) -> bool:
 
 def without_concession(sentence: str) -> str:
     """The sentence without what it concedes first: "I thought so, *but it is on the left*"."""
-    contrast = _CONTRAST.search(sentence)
-    if contrast is None:
-        return sentence
-    before, after = sentence[: contrast.start()], sentence[contrast.end() :]
-    if not after.strip():
-        return sentence
-    if _CONCEDED.search(before) or (is_appearance(before) and _REALITY.search(after)):
-        return without_concession(after)
+    for _ in range(_CONCESSIONS):
+        contrast = _CONTRAST.search(sentence)
+        if contrast is None:
+            break
+        before, after = sentence[: contrast.start()], sentence[contrast.end() :]
+        is_set_right = _REALITY.search(after) is not None and not IGNORANCE.search(after)
+        is_conceded = _CONCEDED.search(before) is not None and ";" not in contrast[0]
+        if not (after.strip() and (is_conceded or (is_set_right and is_appearance(before)))):
+            break
+        sentence = after
     return sentence
 
 
@@ -125,7 +128,16 @@ def without_condition(sentence: str, *, consequents: bool) -> str:
     if consequents:
         return sentence
     parts = _PART.split(sentence)
-    return "".join(_IF.sub("", part) for part in parts if not (_IF.search(part) and _IMAGINED.search(part)))
+    return "".join(_IF.sub("", part) for part in parts if not _is_imagined(part))
+
+
+def _is_imagined(part: str) -> bool:
+    """Whether a condition makes the part a mere thought: "it would be if …", "if it were …"."""
+    condition = _IF.search(part)
+    if condition is None:
+        return False
+    is_subjunctive = _WERE.search(part, condition.start()) and not _IF_I.match(part, condition.start())
+    return bool(is_subjunctive or _WOULD.search(part))
 
 
 def is_denied(sentence: str, start: int) -> bool:

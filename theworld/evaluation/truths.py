@@ -42,7 +42,8 @@ _THINKS_SO = re.compile(r"(?:(?P<no>(?:\bnot|n't)\s+)|\bi\s+)(?:think|believe|su
 _JUDGED = re.compile(rf"\b(?:(?P<yes>{_TRUE})|(?P<no>{_FALSE}))\b(?!\s+(?:side|way|place))")
 _DENIAL = re.compile(r"\b(?:not|never|hardly|nothing|cannot|no\s+way|anything\s+but|doubt|far\s+from|neither)\b|n't\b")
 _NOT = re.compile(r"n't\b")
-_CONDITION = re.compile(r"^\W*(?:if|unless|suppose|assuming)\b|\bwould\b.*\bif\b")
+_CONDITION = re.compile(r"\W*(?:if|unless|suppose|assuming)\b")
+_WOULD, _IF = re.compile(r"\bwould\b"), re.compile(r"\bif\b")
 
 
 def tidy(text: str) -> str:
@@ -87,7 +88,14 @@ def stances_of(clause: str) -> set[str]:
 
 
 def _unconditional(text: str) -> list[str]:
-    return [clause for clause in CLAUSE.split(text) if clause.strip() and not _CONDITION.search(clause)]
+    return [clause for clause in CLAUSE.split(text) if clause.strip() and not _is_conditional(clause)]
+
+
+def _is_conditional(clause: str) -> bool:
+    if _CONDITION.match(clause):
+        return True
+    would = _WOULD.search(clause)
+    return would is not None and _IF.search(clause, would.end()) is not None
 
 
 def _restated(text: str, statement: str) -> str | None:

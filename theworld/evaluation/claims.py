@@ -23,7 +23,8 @@ _MEASURE = re.compile(r"\b(?:width|height|depth|size|length|distance)s?\s+(?:is|
 _PRONOUN = re.compile(r"\W*(?:it|they)\b")
 _POSSIBLE = re.compile(r"\b(?:possible|conceivable)\s+that\b")
 
-_CONTRASTS = (" but ", ";", "however", " yet ")
+CONTRASTS = (" but ", ";", "however", " yet ")
+"""Words without which a text concedes nothing."""
 _CONTRAST = re.compile(r"[,;]?\s*\b(?:(?<!anything\s)but|however|yet)\b,?|;")
 _CONCEDED = re.compile(
     r"\bat\s+first\b(?!\s+region)|\bfirst\s+(?:glance|sight|impression|guess|thought)\b|\b(?:initially|originally)\b"
@@ -53,7 +54,7 @@ _DENIED = re.compile(
     r"(?:\b(?:not|never|nor|neither|cannot|no\s+way|anything\s+but|rather\s+than|instead\s+of)|n['\s]t)\s+"
     r"(?:(?:at|in|to|by|be|been|being|it|it's|is|that|this|the|an?|say|think|believe|seem|appear|look|like|measure|stand|lie"
     r"|from|between|about|around|roughly|approximately|actually|really|near|towards?|answer|distance|height|width|direction"
-    r"|clock|position|of|its|from|<\d+>|and|located|placed)\s+|[~(]\s*)*$"
+    r"|clock|position|of|its|<\d+>|and|located|placed)\s+|[~(]\s*)*$"
 )
 
 
@@ -101,11 +102,6 @@ def without_concession(sentence: str) -> str:
     return sentence
 
 
-def has_contrast(text: str) -> bool:
-    """Whether the text may concede anything."""
-    return any(word in text for word in _CONTRASTS)
-
-
 def takes_back(sentence: str, earlier: str) -> bool:
     """Whether the sentence contrasts with an earlier one that was a mere first thought."""
     return _OPENS_CONTRAST.match(sentence) is not None and _CONCEDED.search(earlier) is not None
@@ -131,6 +127,14 @@ def without_condition(sentence: str, *, consequents: bool) -> str:
     return "".join(_IF.sub("", part) for part in parts if not _is_imagined(part))
 
 
+def is_denied(sentence: str, start: int) -> bool:
+    """Whether the quantity that begins at `start` is said not to be: "it is not *2 m*", but not "not over *2 m*"."""
+    for word in _DENIALS:
+        if word in sentence:
+            return _DENIED.search(sentence, max(0, start - 80), start) is not None
+    return False
+
+
 def _is_imagined(part: str) -> bool:
     """Whether a condition makes the part a mere thought: "it would be if …", "if it were …"."""
     condition = _IF.search(part)
@@ -138,10 +142,3 @@ def _is_imagined(part: str) -> bool:
         return False
     is_subjunctive = _WERE.search(part, condition.start()) and not _IF_I.match(part, condition.start())
     return bool(is_subjunctive or _WOULD.search(part))
-
-
-def is_denied(sentence: str, start: int) -> bool:
-    """Whether the quantity that begins at `start` is said not to be: "it is not *2 m*", but not "not over *2 m*"."""
-    if not any(word in sentence for word in _DENIALS):
-        return False
-    return _DENIED.search(sentence, max(0, start - 80), start) is not None

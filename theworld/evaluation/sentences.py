@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from theworld.evaluation.claims import has_contrast, takes_back, without_concession, without_condition
+from theworld.evaluation.claims import CONTRASTS, takes_back, without_concession, without_condition
 
 REGION = re.compile(r"<(\d{1,9})>")
 """A region in cleaned text; a longer number is none, such as of a model that repeats a digit until it is stopped."""
@@ -106,7 +106,7 @@ def statements(text: str, *, consequents: bool = False) -> list[str]:
         consequents: Keep what follows the condition ("if you are there, *it is at 3*"), which still states a quantity.
     """
     found: list[str] = []
-    conditional, contrasted = contains_any(text, _CONDITIONS), has_contrast(text)
+    conditional, contrasted = contains_any(text, _CONDITIONS), contains_any(text, CONTRASTS)
     parts = iter(_END.split(text))  # body, mark, body, mark, …, body
     for body in parts:
         if next(parts, "") == "?":

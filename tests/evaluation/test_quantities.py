@@ -98,6 +98,7 @@ SPELLINGS = {
         ("3 ft + 2 ft = 5 ft", "1.524"),
         ("5 feet (1.5 m)", "1.524"),
         ("1.5 m (5 feet)", "1.5"),
+        ("1.5m/5ft", "1.5"),
         ("If the car is 4 m long, they are 8 m apart.", "8"),
         ("It is 2.4 m, so roughly 8 feet.", "2.4384"),
         ("300 pixels, or about 2 m", "2"),
@@ -113,7 +114,7 @@ def test_length(text: str, metres: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "300 pixels", "30 % of the image", "3 in the picture", "at the foot of the bed", "wider than 3 feet", "2 m2"]
-    + ["several meters", "a few feet", "3 cubic metres", "2 m\u00b2", "in a yard", "300px", "the two regions"]
+    + ["several meters", "a few feet", "3 m/s", "3 cubic metres", "2 m\u00b2", "in a yard", "300px", "the two regions"]
     + ["Is it 3 meters?", "1 square meter", "very close", "Region [0]", "12"],
 )
 def test_no_length(text: str) -> None:
@@ -341,12 +342,15 @@ def test_a_denied_length_is_not_the_answer(text: str, metres: int | None) -> Non
         ("distance_data", "Region [0] is 3 m away from Region [1].", 3),
         ("distance_data", "3 m from Region [1]", 3),
         ("height_data", "It is 7 m away and 3 m tall.", 3),
+        ("height_data", "It is 7 m from the camera. It reaches up 3 m.", 3),
+        ("distance_data", "From the camera's view they are 3 m apart, 7 m in depth.", 3),
         ("height_data", "At a distance of 7 m, it is 3 m tall.", 3),
         ("height_data", "Region [0] is 2 m long and 3 m high.", 3),
         ("width_data", "7 m (h) x 3 m (w)", 3),
         ("width_data", "W: 3 m, H: 7 m", 3),
         ("vertical_distance_data", "The distance is 7 m; vertically they are 3 m apart.", 3),
         ("vertical_distance_data", "They are 3 m apart vertically.", 3),
+        ("vertical_distance_data", "They are 7 m apart, with a vertical separation of 3 m.", 3),
         # The only length there is counts, as for the official judge, even if it is said of another region.
         ("width_data", "Region [1] is 3 m wide.", 3),
     ],

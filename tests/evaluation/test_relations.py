@@ -150,6 +150,7 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (TALL, "That isn't correct.", "no"),
         (TALL, "Most likely not.", "no"),
         (TALL, "By all means, yes.", "yes"),
+        (TALL, "No and here is why.", "no"),
         (TALL, "The answer to your question is no.", "no"),
     ],
 )

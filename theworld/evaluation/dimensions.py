@@ -40,7 +40,7 @@ _MODIFIER_AFTER = re.compile(
 )
 _ASIDE = re.compile(r"[,;]|\b(?:and|but|while|whereas)\b")
 _BETWEEN = re.compile(r"\b(?:between|apart|each\s+other|one\s+another)\b")
-_VIEWER = re.compile(r"\b(?:camera|viewer|observer|photographer|lens)\b")
+_VIEWER = re.compile(r"\b(?:camera|viewer|observer|photographer|lens)\b(?!'s|\s+(?:perspective|view|angle))")
 _REFERENCE = re.compile(r"\b(?:typical(?:ly)?|standard|usual(?:ly)?|assum\w+|average|for\s+reference|scale)\b")
 _OPERATOR_AFTER = re.compile(r"\s*(?:[+*/=]|x\b)")
 _OPERATOR_BEFORE = re.compile(r"(?:[+*/]|\bx)\s*$")
@@ -61,7 +61,7 @@ def penalty(before: str, after: str, *, category: str, wanted: set[int]) -> int:
     mentioned = {int(region) for region in REGION.findall(before + after)}
     if wanted and not mentioned & wanted and not (is_distance and _BETWEEN.search(before + after)):
         found += 2 if mentioned else 1
-    if is_distance and _VIEWER.search(before + after):
+    if _VIEWER.search(before + after):
         found += 4
     if _REFERENCE.search(before):
         found += 2
@@ -84,7 +84,7 @@ def _of_dimension(before: str, after: str, dimension: str, is_distance: bool) ->
     if not dimension or said is None or said == dimension:
         return 0
     if said == "apart" and is_distance:
-        return 0 if dimension == "direct" else 1
+        return 0 if dimension == "direct" else 2
     return 4
 
 

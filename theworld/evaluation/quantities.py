@@ -38,7 +38,7 @@ UNIT = (
     # "in" is a unit only where a measure can end: "12 in tall", "12 in.", not "3 in the picture".
     rf"(?:{_LONG_SPELLINGS}|'(?!['a-z])|in(?=\s*(?:$|[.,;:)!?\n\]x/-]|(?:tall|wide|high|long|deep|thick|apart|away|from"
     r"|across|to|above|below|or|and|vertically|horizontally|in\s+(?:height|width|size))\b)))"
-    r"(?:(?<=['\"])|(?![a-z\d^/]))"
+    r"(?:(?<=['\"])|(?![a-z\d^]|/(?!\d)))"
 )
 """Regular expression of a unit of length."""
 

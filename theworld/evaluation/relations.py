@@ -31,7 +31,7 @@ _LEAD = (
     r"|(?:the|this|that)\s+(?:statement|claim|answer)\s+is|option\s+[a-d]|[a-d1-9]\s*[).]|-)\s*)*"
 )
 _VERDICT = re.compile(
-    rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?P<yes>{_YES}|{_SO}))\b(?=\W*$|\s*[,:;(<]|\s*-\s|\s+(?:it|the|that(?:'s|\s+is)|this|they|i)\b)"
+    rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?P<yes>{_YES}|{_SO}))\b(?=\W*$|\s*[,:;(<]|\s*-\s|\s+(?:it|the|that(?:'s|\s+is)|this|they|i|and(?!\s+no\b))\b)"
 )
 _PROPOSITION = re.compile(
     rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?:{_YES}))\s+(?:that|to\s+(?:say|claim|state|think))\b(?!'s|\s+is\b)"

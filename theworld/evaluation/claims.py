@@ -23,9 +23,9 @@ _MEASURE = re.compile(r"\b(?:width|height|depth|size|length|distance)s?\s+(?:is|
 _PRONOUN = re.compile(r"\W*(?:it|they)\b")
 _POSSIBLE = re.compile(r"\b(?:possible|conceivable)\s+that\b")
 
-CONTRASTS = (" but ", ";", "however", " yet ")
+CONTRASTS = ("but ", ";", "however", "yet ")
 """Words without which a text concedes nothing."""
-_CONTRAST = re.compile(r"[,;]?\s*\b(?:(?<!anything\s)but|however|yet)\b,?|;")
+_CONTRAST = re.compile(r";|\b(?:(?<!anything\s)but|however|yet)\b,?")
 _CONCEDED = re.compile(
     r"\bat\s+first\b(?!\s+region)|\bfirst\s+(?:glance|sight|impression|guess|thought)\b|\b(?:initially|originally)\b"
     r"|\bi\s+(?:\w+\s+)?thought\b|\bi\s+would\s+have\s+\w+"
@@ -36,7 +36,7 @@ _APPEARANCE = re.compile(r"\b(?:seems?|looks?|appears?|may|might|could|thought)\
 _REALITY = re.compile(r"\b(?:actually|really|in\s+(?:reality|truth|actuality)|illusion)\b")
 _CONCESSIONS = 8
 """As many are left out; a model that repeats itself makes thousands."""
-_OPENS_CONTRAST = re.compile(r"\W*(?:but|however|yet|nevertheless)\b")
+_OPENS_CONTRAST = re.compile(r"\W*(?:but|however|yet)\b")
 
 _CONDITION = re.compile(r"\W*(?:if|suppose|assuming|unless)\b")
 _OF_SPEECH = re.compile(
@@ -94,9 +94,7 @@ def without_concession(sentence: str) -> str:
         if contrast is None:
             break
         before, after = sentence[: contrast.start()], sentence[contrast.end() :]
-        is_set_right = _REALITY.search(after) is not None and not IGNORANCE.search(after)
-        is_conceded = _CONCEDED.search(before) is not None and ";" not in contrast[0]
-        if not (after.strip() and (is_conceded or (is_set_right and is_appearance(before)))):
+        if not _is_conceded(before, contrast[0], after) or not after.strip():
             break
         sentence = after
     return sentence
@@ -133,6 +131,13 @@ def is_denied(sentence: str, start: int) -> bool:
         if word in sentence:
             return _DENIED.search(sentence, max(0, start - 80), start) is not None
     return False
+
+
+def _is_conceded(before: str, contrast: str, after: str) -> bool:
+    if ";" not in contrast and _CONCEDED.search(before):
+        return True
+    is_set_right = _REALITY.search(after) is not None and not IGNORANCE.search(after)
+    return is_set_right and is_appearance(before)
 
 
 def _is_imagined(part: str) -> bool:

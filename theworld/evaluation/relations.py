@@ -232,22 +232,25 @@ def _statement(sentence: str, relation: str, asked: Sequence[int], default_subje
     if not axis.touches(sentence) or axis.is_open(sentence):
         return None
     named = axis.names(sentence)
-    best: tuple[bool, bool] | None = None
-    found = None
+    found: list[tuple[str, _Statement]] = []
     for clause in _clauses(sentence):
         for match, holds in axis.ends_of(clause, named=named):
             subject = _subject(clause, match, default_subject)
             if subject is None or subject not in asked:
                 continue
-            standard = next((int(region[1]) for region in REGION.finditer(clause, match.end())), subject)
-            if standard not in asked:
-                continue
-            # What is sets aside what seems; then a comparison of the two sets aside one with anything else.
-            is_exact = standard != subject or _DEGREE.search(clause, 0, match.start()) is not None
-            order = is_appearance(clause), not is_exact
-            if best is None or order < best:
-                best, found = order, _Statement(subject, holds, is_exact)
-    return found
+            other = REGION.search(clause, match.end())
+            standard = int(other[1]) if other else subject
+            if standard in asked:
+                is_exact = standard != subject or _is_by_degree(clause, match.start())
+                found.append((clause, _Statement(subject, holds, is_exact)))
+    if len(found) < 2:
+        return found[0][1] if found else None
+    # What is sets aside what seems; then a comparison of the two sets aside one with anything else.
+    return min(found, key=lambda said: (is_appearance(said[0]), not said[1].is_exact))[1]
+
+
+def _is_by_degree(clause: str, start: int) -> bool:
+    return ("more" in clause or "rther" in clause) and _DEGREE.search(clause, 0, start) is not None
 
 
 def _subject(clause: str, match: re.Match[str], default_subject: int | None) -> int | None:

@@ -48,7 +48,7 @@ _ANSWER = re.compile(
     r"|\bwait\b\s*[,.!:;-]|\bscratch\s+that\b|\bcorrect(?:ion|ed)\s*:|\bon\s+(?:closer|second)\s+\w+|\bsorry\s*,"
     r"|\bactually\b[\s,]*(?=(?:yes|no)\b)"
 )
-_ANSWER_WORDS = ("answer", "wait", "scratch", "correction", "corrected", "on closer", "on second", "sorry", "actually")
+_ANSWER_WORDS = ("answer", "wait", "scratch", "correct", "closer", "second", "sorry", "actually")
 _DECLARED = 8
 """As many declared answers are looked at, the last ones: a model that repeats itself declares thousands."""
 _CONCLUDING = r"therefore|thus|hence|so|consequently|in conclusion|overall|in summary"
@@ -114,7 +114,7 @@ def statements(text: str, *, consequents: bool = False) -> list[str]:
         body = body.strip(" \t-")
         if conditional and contains_any(body, _CONDITIONS):
             body = without_condition(body, consequents=consequents)
-        if contrasted and body:
+        if contrasted and contains_any(body, CONTRASTS):
             if found and takes_back(body, found[-1]):
                 found.pop()
             body = without_concession(body).strip()

@@ -17,6 +17,7 @@ _REQUEST = re.compile(r"\W*(?:please|let's|let\s+us|imagine|consider)\b")
 _TURN = re.compile(
     r";|,?\s*\b(?:but|however|yet|though|although|nevertheless|nonetheless)\b,?|\s-\s|^\W*(?:while|even\s+though|whilst)\b"
 )
+_TURNS = ("but", ";", "however", "yet", "though", "nevertheless", "nonetheless", " - ", "while", "whilst")
 _SUBORDINATE = re.compile(r"^\W*(?:while|although|though|even\s+though|whilst)\b[^,]*,")
 
 _MEASURE = re.compile(r"\b(?:width|height|depth|size|length|distance)s?\s+(?:is|are|remains?)\b")
@@ -66,6 +67,8 @@ def claimed(sentence: str) -> str:
     """
     if not IGNORANCE.search(sentence):
         return "" if _REQUEST.match(sentence) else sentence
+    if not _may_turn(sentence):
+        return ""
     if subordinate := _SUBORDINATE.match(sentence):
         parts = [subordinate[0], sentence[subordinate.end() :]]
     else:
@@ -130,6 +133,13 @@ def is_denied(sentence: str, start: int) -> bool:
     for word in _DENIALS:
         if word in sentence:
             return _DENIED.search(sentence, max(0, start - 80), start) is not None
+    return False
+
+
+def _may_turn(sentence: str) -> bool:
+    for word in _TURNS:  # noqa: SIM110 (`any` costs twice as much)
+        if word in sentence:
+            return True
     return False
 
 

@@ -36,6 +36,7 @@ _VERDICT = re.compile(
 _PROPOSITION = re.compile(
     rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?:{_YES}))\s+(?:that|to\s+(?:say|claim|state|think))\b(?!'s|\s+is\b)"
 )
+_PROPOSITION_WORDS = (" that", " to ")
 _FINAL = re.compile(r"\b(?:but|so)\s+(?:(?P<no>no)|yes)\W*$")
 _AUXILIARY = re.compile(r"\W*(?:it|that|this|they|<\d+>)\s+(?:is|does|are|do|has)(?P<no>\s+not|n't)?\W*")
 _WEAK = re.compile(r"\W*(?:indeed|certainly|absolutely|definitely|of\s+course|sure(?:ly)?|right)\b(?!\s+not\b)")
@@ -87,7 +88,7 @@ def parse_stance(found: Readings, *, relation: str, asked: Sequence[int]) -> str
         or _stated(concluded, relation, asked)
         or _stated(everything, relation, asked)
         or ("yes" if any(_WEAK.match(sentence) and claimed(sentence) for sentence in everything) else None)
-        or next(("no" if match["no"] else "yes" for match in map(_PROPOSITION.match, everything) if match), None)
+        or _of_proposition(found)
     )
 
 
@@ -115,6 +116,13 @@ def parse_choice(found: Readings, *, relation: str, offered: Sequence[int]) -> i
         if chosen is not None:
             return chosen if chosen == SAME or chosen in offered else None
     return None
+
+
+def _of_proposition(found: Readings) -> str | None:
+    """The verdict on a claim that says nothing of the relation: "it is true that it towers over the other"."""
+    if not contains_any(found.text, _PROPOSITION_WORDS):
+        return None
+    return next(("no" if match["no"] else "yes" for match in map(_PROPOSITION.match, found.everything) if match), None)
 
 
 def _verdict(sentences: list[str]) -> str | None:

@@ -45,10 +45,10 @@ _CONDITIONS = ("if", "suppose", "assuming", "unless", "whether")
 _ANSWER = re.compile(
     r"\banswer\b\s*(?:to\s+(?:\w+\s+)?question\s*)?(?:is|(?:w|sh)ould\s+be|:|=)\s*(?:that\b)?"
     # What is taken back gives way to what follows.
-    r"|\bwait\b\s*[,.!:;-]|\bscratch\s+that\b|\bcorrect(?:ion|ed)\s*:|\bon\s+(?:closer|second)\s+\w+|\bsorry\s*,"
+    r"|\bwait\b\s*[,.!:;-]|\bscratch\s+that\b|\bcorrect(?:ion|ed)\s*:|\bon\s+(?:closer|second)\s+\w+|\bno\W+sorry\b"
     r"|\bactually\b[\s,]*(?=(?:yes|no)\b)"
 )
-_ANSWER_WORDS = ("answer", "wait", "scratch", "correct", "closer", "second", "sorry", "actually")
+_ANSWER_WORDS = ("answer", "wait", "scratch", "correct", "closer", "second", "no, sorry", "actually")
 _DECLARED = 8
 """As many declared answers are looked at, the last ones: a model that repeats itself declares thousands."""
 _CONCLUDING = r"therefore|thus|hence|so|consequently|in conclusion|overall|in summary"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,14 @@ def test_hidden_states_train_and_are_imagined_again(cosmos, tmp_path):
 def test_one_source_at_a_time(of, cosmos, tmp_path):
     with pytest.raises(SystemExit, match="expected a rollout or hidden_states"):
         cache(of, tmp_path, f"--cosmos_model={cosmos}", *ROLLOUT, "--hidden_states.block=1")
+
+
+def test_the_audit_imagines_too(of, cosmos, tmp_path):
+    """An export of several frames is audited with its own source, and asked what the future frames are worth."""
+    cache(of, tmp_path / "features", f"--cosmos_model={cosmos}", *ROLLOUT)
+    export = fit(of, cosmos, tmp_path, f"--model.num_world_steps={STEPS}")
+    rows, images, _ = (argument.split("=")[1] for argument in of)
+    words = ["audit", export, f"--rows={rows}", f"--images={images}", f"--output={tmp_path / 'audit'}", "--device=cpu"]
+    main([*words, f"--cosmos_model={cosmos}", "--max_seq_length=400", "--probes=1"])
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert "future_is_present" in {arm["name"] for arm in found["arms"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,8 @@ import torch
 
 from theworld.data.processor import TheWorldProcessor
 from theworld.evaluation.loaded_model import LoadedModel, load_model
+from theworld.evaluation.quantities import parse_length
+from theworld.evaluation.sentences import clean, readings, regions
 from theworld.models.theworld import TheWorld
 from theworld.types import Question
 
@@ -34,6 +37,18 @@ def ask() -> Ask:
         )
 
     return make
+
+
+class ReadLength(Protocol):
+    def __call__(self, text: str, *, category: str = ..., question: str = ...) -> Fraction | None: ...
+
+
+@pytest.fixture(scope="session")
+def length() -> ReadLength:
+    def read(text: str, *, category: str = "distance_data", question: str = "") -> Fraction | None:
+        return parse_length(readings(clean(text), consequents=True), category=category, asked=regions(clean(question)))
+
+    return read
 
 
 @pytest.fixture(scope="session")

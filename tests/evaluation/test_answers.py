@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from theworld.evaluation.answers import Score, offered_regions, question_kind, score_answer
 from theworld.evaluation.outcomes import OUTCOMES, Outcome
@@ -118,3 +120,36 @@ def test_a_broken_row_is_refused_by_name(ask: Ask) -> None:
         score_answer(replace(good, qa_category="colour_data"), "3 feet")
     with pytest.raises(ValueError, match=r"row 'row-9': found type 'qualitative' with category 'width_data'"):
         score_answer(replace(good, qa_type="qualitative"), "3 feet")
+
+
+NUMERALS = [*"0123456789.,/'+-e", " ", "..", "...", " m", " ft", '"', "in", "%", "\u00bd", "<", ">", "[", "]", "(", ")"]
+NUMERALS += [
+    "9" * 60,
+    "9" * 400,
+    "9" * 4400,
+    "region ",
+    " o'clock",
+    "at ",
+    "half ",
+    "and ",
+    "a ",
+    "dozen ",
+    "point five ",
+]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(parts=st.lists(st.sampled_from(NUMERALS), max_size=12))
+def test_no_answer_can_stop_the_scorer(ask: Ask, parts: list[str]) -> None:
+    for row in (LENGTH, STANCE, CHOICE, HOUR):
+        score = score_answer(ask(*row), "".join(parts))
+        assert score.outcome in OUTCOMES
+        assert score.error is None or score.error < float("inf")
+
+
+@pytest.mark.parametrize(
+    "text", ["at first glance, but ", "answer: ", "taller ", "left of ", "if it were ", "not 2 m "]
+)
+def test_a_model_that_repeats_itself_is_scored(ask: Ask, text: str) -> None:
+    for row in (LENGTH, STANCE, CHOICE, HOUR):
+        assert score_answer(ask(*row), text * 2_000).outcome in OUTCOMES

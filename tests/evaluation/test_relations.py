@@ -92,12 +92,66 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (BEHIND, "Region [0] is farther from the camera.", "yes"),
         (BEHIND, "Region [1] is closer to the viewer.", "yes"),
         (BEHIND, "Region [0] is nearer.", "no"),
+        (ABOVE, "The top of Region [1] is above the top of Region [0].", "no"),
+        (ABOVE, "Region [0] stands on top of Region [1].", "yes"),
         (ABOVE, "You will find Region [0] above Region [1].", "yes"),
         (ABOVE, "Region [0] does not appear above Region [1].", "no"),
         (SMALL, "Region [2] takes less space than Region [5].", "yes"),
         (SMALL, "Region [2] has a greater size.", "no"),
         (SMALL, "Region [2] has a lesser width, but it has a greater size.", "no"),
         (TALL, "Region [3] has a greater width and Region [7] a greater height.", "no"),
+        # A hedge that goes on to answer.
+        (TALL, "I am not certain, but Region [3] seems taller to me.", "yes"),
+        (TALL, "While I cannot know the heights, Region [3] appears shorter.", "no"),
+        (TALL, "It's hard to judge the depth; Region [3] is taller.", "yes"),
+        (TALL, "Region [3] is taller, although the scale is unclear.", "yes"),
+        (TALL, "I'm unable to measure it, but I would lean towards yes.", "yes"),
+        (TALL, "If I had to guess, Region [3] is shorter.", "no"),
+        (TALL, "If you mean in the picture, no.", "no"),
+        # A denial of the whole claim.
+        (TALL, "The claim that Region [3] is taller than Region [7] is false.", "no"),
+        (TALL, "The statement that Region [3] is shorter is wrong.", "yes"),
+        (TALL, "It would be wrong to say Region [3] is taller.", "no"),
+        (TALL, "It's incorrect to claim that Region [3] is shorter.", "yes"),
+        (TALL, "It is false that Region [3] is shorter.", "yes"),
+        (TALL, "It is true that Region [3] is shorter.", "no"),
+        (TALL, "It is true that it towers over the other.", "yes"),
+        (TALL, "I disagree that Region [3] is taller.", "no"),
+        (TALL, "I don't doubt that Region [3] is taller.", "yes"),
+        (TALL, "Region [3] fails to be taller than Region [7].", "no"),
+        (TALL, "Region [3] is anything but taller.", "no"),
+        (TALL, "Nothing suggests that Region [3] is taller.", "no"),
+        # A denied equality is a "less".
+        (TALL, "Region [7] isn't as tall as Region [3].", "yes"),
+        (TALL, "Region [3] doesn't look as tall as Region [7].", "no"),
+        (TALL, "Region [3] is nowhere near as tall as Region [7].", "no"),
+        (SMALL, "Region [2] isn't as big as Region [5].", "yes"),
+        # What is conceded, asked, imagined or taken back is not claimed.
+        (TALL, "Region [7] looks taller, but Region [3] is actually taller.", "yes"),
+        (TALL, "Region [7] may seem taller because it is near, but Region [3] is taller.", "yes"),
+        (TALL, "At first glance Region [3] is taller, but in reality it is shorter.", "no"),
+        (TALL, "I first thought that Region [3] is taller, but it is shorter.", "no"),
+        (RIGHT, "It seems Region [0] is to the right, yet that is an illusion; it is actually on the left.", "no"),
+        (RIGHT, "The question asks whether Region [0] is right of Region [1]. Region [0] is on the left.", "no"),
+        (RIGHT, "The answer would be yes if Region [0] were right of Region [1], but it is on the left.", "no"),
+        (RIGHT, "If Region [1] moved it would be on the left, but Region [0] is on the right.", "yes"),
+        (TALL, "Yes... wait, no.", "no"),
+        (TALL, "Yes, it may seem so, but no.", "no"),
+        (TALL, "Yes. Actually, no.", "no"),
+        # What the other region is compared with decides whether a clause is about the question.
+        (RIGHT, "Region [0] is to the left of Region [4] and to the right of Region [1].", "yes"),
+        (RIGHT, "Region [0] is left of the window, but right of Region [1].", "yes"),
+        (RIGHT, "Region [0] is to the left of the sofa. Region [0] is to the right of Region [1].", "yes"),
+        # Where something hangs is not how tall it is.
+        (TALL, "Region [3] is higher in the picture, but it is shorter.", "no"),
+        (TALL, "Region [3] is lower in the image but taller than Region [7].", "yes"),
+        (TALL, "Region [7] is placed higher up, yet Region [3] is taller.", "yes"),
+        # Verdicts in other words.
+        (TALL, "That isn't correct.", "no"),
+        (TALL, "Most likely not.", "no"),
+        (TALL, "By all means, yes.", "yes"),
+        (TALL, "No and here is why.", "no"),
+        (TALL, "The answer to your question is no.", "no"),
     ],
 )
 def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
@@ -120,6 +174,16 @@ def test_stance(asked: tuple[str, str], text: str, stance: str) -> None:
         "Region [3] is wider than Region [7].",
         "Region [3]",
         "Please find a Region [3] taller than Region [7].",
+        # Undecidable: both ends, a mere thought, another comparison.
+        "Region [3] is taller or shorter than Region [7].",
+        "Region [3] could be taller than Region [7], or shorter.",
+        "Region [3] would be taller than Region [7] if it stood up.",
+        "Whether Region [3] is taller is not visible.",
+        "I cannot say whether Region [3] is taller, but Region [7] is wider.",
+        "Region [3] is taller than Region [4].",
+        "The height is unknown, but it is taller.",
+        "It is possible that Region [3] is taller, but that is not certain.",
+        "One might think Region [3] is taller, but who knows.",
     ],
 )
 def test_an_answer_that_takes_no_side_is_unparsed(text: str) -> None:
@@ -154,6 +218,17 @@ def test_an_answer_that_takes_no_side_is_unparsed(text: str) -> None:
         ("Region [4] is not as tall as Region [2].", 2),
         ("Region [2] (a lamp) is taller than Region [4] (a cup).", 2),
         ("Of the two, [4].", 4),
+        ("Region [4] isn't as tall as Region [2].", 2),
+        ("Region [4] is nowhere near as tall as Region [2].", 2),
+        ("Region [4] looks taller at first, but Region [2] is actually taller.", 2),
+        ("Region [4] seems taller at first sight; Region [2] is taller in reality.", 2),
+        ("One might say Region [4] is taller, but it is Region [2].", 2),
+        ("Region [4] is taller, no, sorry, Region [2] is taller.", 2),
+        ("Perhaps Region [2], though it is hard to tell.", 2),
+        ("I am unable to measure them, but Region [4] appears taller.", 4),
+        ("I cannot tell which is taller, but Region [4] is wider.", None),
+        ("Region [4] is higher in the picture, but Region [2] is taller.", 2),
+        ("If Region [4] were nearer it would look taller, but Region [2] is taller.", 2),
         ("The lamp.", None),
         ("I do not know.", None),
         ("", None),
@@ -168,6 +243,7 @@ def test_the_opposite_relation_names_the_other_region() -> None:
     asked = "Which is more to the left, Region [0] or Region [1]?"
     assert choice_of("Region [1] is more to the right.", "left", asked) == 0
     assert choice_of("Region [1] is more to the left.", "left", asked) == 1
+    assert choice_of("Region [0] is on the left, Region [1] is further left.", "left", asked) == 1
 
 
 def test_the_twelve_relations() -> None:

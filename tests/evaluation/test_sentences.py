@@ -24,6 +24,9 @@ from theworld.evaluation.sentences import clean, readings, regions, statements, 
         ("<|im_start|>assistant\nNo.<|im_end|>", "no.\n"),
         ("ASSISTANT: No. Human: is it?", " no. human: is it?"),
         ("assistant: no.\nuser: is it?", " no."),
+        ("The sizes:\nHuman: 1.8 m", "the sizes:\nhuman: 1.8 m"),
+        ("It is a toy model\nof 2 m", "it is a toy model\nof 2 m"),
+        ("Pleasemodel\nNo.", "no."),
         ("model\n", ""),
         ("$2.5 \\text{ m}$", " 2.5   m "),
         ("\\frac{1}{2} m", " 1/2 m"),
@@ -37,6 +40,18 @@ def test_clean(text: str, cleaned: str) -> None:
 def test_statements_leave_out_questions_and_conditionals() -> None:
     text = "is it tall? if it were, yes. it is 1.5 m! so it is\nnot wide"
     assert statements(text) == ["it is 1.5 m", "so it is", "not wide"]
+
+
+def test_statements_leave_out_what_is_conceded_or_imagined() -> None:
+    assert statements("at first glance it is tall. however, it is short") == ["however, it is short"]
+    assert statements("i thought it is tall, but it is short") == ["it is short"]
+    assert statements("it would be tall if it stood, but it is short") == [", but it is short"]
+    assert statements("tell whether it is tall; it is") == ["tell ; it is"]
+    assert statements("it is tall, but not wide") == ["it is tall, but not wide"]
+
+
+def test_a_model_that_declares_without_end_is_read_in_time() -> None:
+    assert len(readings("answer: " * 20_000).declared) == 8
 
 
 def test_consequents_of_conditions_state_quantities() -> None:

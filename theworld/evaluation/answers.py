@@ -19,7 +19,7 @@ from theworld.evaluation.relations import parse_choice, parse_stance
 from theworld.evaluation.sentences import clean, readings
 from theworld.types import Question
 
-SCORER_VERSION = "2"
+SCORER_VERSION = "3"
 """Changes with any rule that can change a verdict; scores of different versions are not comparable."""
 
 Value = str | Fraction

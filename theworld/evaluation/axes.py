@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice, pairwise
 
 from theworld.evaluation.sentences import REGION, contains_any
 
@@ -18,10 +19,29 @@ _NEGATION = re.compile(
     r"\b(?:not(?!\s+(?:only|just|merely)\b)|never|neither|nor|hardly|cannot|no(?=\s+\w)(?!\s+(?:doubt|question|wonder)))\b"
     r"|n['\s]t\b"
 )
+_DENIAL_WORDS = (
+    *("false", "incorrect", "inaccurate", "untrue", "wrong", "mistaken", "disagree", "doubt", "deny", "anything but"),
+    *("fail", "far from", "rarely", "seldom", "nothing"),
+)
+_DENIAL = re.compile(
+    r"\b(?:false|incorrect|inaccurate|untrue|mistaken|wrong(?!\s+(?:side|way|place|end))|doubtful"
+    r"|i\s+(?:\S+\s+)?(?:disagree|doubt|deny)|anything\s+but|fail(?:s|ed)?\s+to|far\s+from\s+(?:being|it|true|correct)"
+    r"|rarely|seldom|nothing\s+(?:suggests|indicates|shows|implies))\b"
+)
+"""Denies what it is said of, and what denies it in turn affirms that: "I don't doubt it"."""
 _STANDARD = re.compile(
     r"\b(?:(?:compared|relative|next|contrast|comparison)\s+(?:to|with)|than|versus|vs\.?|not|instead\s+of|rather\s+than"
+    r"|(?:left|right|front|side|on\s+top)\s+of|above|below|behind|beneath|under(?:neath)?|over"
     r"|(?:occluded|hidden|blocked|obscured|covered)\s+by)\s+(?:(?:that|the\s+\w+)\s+of\s+)?$"
 )
+_LAST_OF_STANDARD = frozenset(
+    ("to", "with", "than", "versus", "vs", "vs.", "not", "of", "by", "above", "below", "behind", "beneath", "under")
+    + ("underneath", "over")
+)
+_NO_PLACE = r"(?!\s+(?:up|down|in\s+the|on\s+the)\b)"
+_ENDS = 8
+"""As many words of an axis are looked at in a clause; a model that repeats itself makes thousands."""
+_OR = re.compile(r"(?:\s+(?:of|than))?(?:\s+(?:<\d+>|the\s+other))?\s*,?\s*or\s+(?:\w+\s+){0,3}")
 
 
 @dataclass(frozen=True)
@@ -43,8 +63,8 @@ class _Words:
 
 _AXES: dict[tuple[str, str], _Words] = {
     ("above", "below"): _Words(
-        r"above|over|higher|highest|on\s+top|atop|upper(?:most)?|top(?:most)?|more\s+elevated",
-        r"below|under|underneath|beneath|lower(?:most)?|lowest|bottom(?:most)?",
+        r"above|over|higher|highest|on\s+top|atop|upper(?:most)?|top(?:most)?(?!\s+of\s+<)|more\s+elevated",
+        r"below|under|underneath|beneath|lower(?:most)?|lowest|bottom(?:most)?(?!\s+of\s+<)",
         adjectives=("high", "low"),
     ),
     ("left", "right"): _Words(
@@ -64,8 +84,8 @@ _AXES: dict[tuple[str, str], _Words] = {
         adjectives=("big|large|massive", "small|tiny|little"),
     ),
     ("tall", "short"): _Words(
-        r"taller|tallest|higher|highest",
-        r"shorter|shortest|lower|lowest",
+        rf"taller|tallest|higher{_NO_PLACE}|highest",
+        rf"shorter|shortest|lower{_NO_PLACE}|lowest",
         noun=r"heights?|stature|tallness",
         adjectives=("tall|high", "short|low"),
     ),
@@ -76,6 +96,8 @@ _AXES: dict[tuple[str, str], _Words] = {
         adjectives=("wide|broad|thick", "thin|narrow|slim|slender"),
     ),
 }
+
+_SIZES = re.compile("|".join(rf"\b(?:{_AXES[ends].positive}|{_AXES[ends].negative})\b" for ends in list(_AXES)[-3:]))
 
 
 @dataclass(frozen=True)
@@ -117,18 +139,30 @@ class Axis:
         """Whether the sentence names the axis itself, which lends "more" and "less" a meaning."""
         return contains_any(sentence, self._nouns) and self._noun.search(sentence) is not None
 
-    def end_of(self, clause: str, *, named: bool) -> tuple[re.Match[str], bool] | None:
+    def is_open(self, sentence: str) -> bool:
+        """Whether the sentence offers both ends: "to the left or to the right"."""
+        if " or " not in sentence:
+            return False
+        ends = list(self._plain.finditer(sentence))
+        return any(
+            (first["positive"] is None) != (second["positive"] is None)
+            and _OR.fullmatch(sentence, first.end(), second.start())
+            for first, second in pairwise(ends)
+        )
+
+    def ends_of(self, clause: str, *, named: bool) -> list[tuple[re.Match[str], bool]]:
         """The words of the axis in the clause, and whether they say that the relation holds for their subject."""
         if self._adjectives and self._any_adjective.search(clause):
             for adjectives, positive in zip(self._adjectives, (True, False), strict=True):
                 if match := adjectives.less.search(clause):
-                    return match, positive != self.is_positive
+                    return [(match, positive != self.is_positive)]
                 if match := adjectives.more.search(clause):
-                    return match, (positive == self.is_positive) != is_negated(clause)
-        match = (self._with_noun if named else self._plain).search(clause)
-        if match is None:
-            return None
-        return match, ((match["positive"] is not None) == self.is_positive) != is_negated(clause)
+                    return [(match, (positive == self.is_positive) != is_negated(clause))]
+        matches = list(islice((self._with_noun if named else self._plain).finditer(clause), _ENDS))
+        if not matches:
+            return []
+        negated = is_negated(clause)
+        return [(match, ((match["positive"] is not None) == self.is_positive) != negated) for match in matches]
 
 
 @cache
@@ -144,21 +178,26 @@ def is_relation(name: str) -> bool:
 
 def is_negated(clause: str) -> bool:
     """Whether the clause denies what it says."""
-    return contains_any(clause, _NEGATIONS) and _NEGATION.search(clause) is not None
+    negated = contains_any(clause, _NEGATIONS) and _NEGATION.search(clause) is not None
+    return negated != (contains_any(clause, _DENIAL_WORDS) and _DENIAL.search(clause) is not None)
+
+
+def compares_sizes(text: str) -> bool:
+    """Whether the text compares sizes, heights or widths."""
+    return _SIZES.search(text) is not None
 
 
 def mentions(text: str) -> list[re.Match[str]]:
     """Mentions of regions that are not merely what another one is compared with."""
-    return [
-        region
-        for region in REGION.finditer(text)
-        if not _STANDARD.search(text, max(0, region.start() - 48), region.start())
-    ]
+    return [region for region in REGION.finditer(text) if not _is_standard(text, region.start())]
 
 
 def _is_standard(text: str, start: int) -> bool:
     """Whether what begins at `start` is what something else is compared with."""
-    return _STANDARD.search(text, max(0, start - 48), start) is not None
+    before = text[max(0, start - 48) : start]
+    # The last word tells nearly always that it is not, at a fraction of the pattern's cost.
+    words = before.rsplit(None, 1)
+    return bool(words) and words[-1] in _LAST_OF_STANDARD and _STANDARD.search(before) is not None
 
 
 def _either(positive: str, negative: str, unless: str) -> re.Pattern[str]:
@@ -168,7 +207,8 @@ def _either(positive: str, negative: str, unless: str) -> re.Pattern[str]:
 def _adjectives(words: str) -> _Adjectives:
     return _Adjectives(
         less=re.compile(
-            rf"\b(?:not|n't)\s+(?:nearly\s+|quite\s+)?(?:as|so)\s+(?:{words})\b|\bless\s+(?:{words})\b"
+            r"(?:(?:\bnot|n't)\s+(?:(?:look|seem|appear|stand|be|nearly|quite)\s+)*|\bnowhere\s+near\s+)"
+            rf"(?:as|so)\s+(?:{words})\b|\bless\s+(?:{words})\b"
             rf"|\bhalf\s+as\s+(?:{words})\b"
         ),
         more=re.compile(

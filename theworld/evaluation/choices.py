@@ -15,17 +15,16 @@ Wherever several choices remain the answer is unparsed: it counts as not correct
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CHOICE_SCORER_VERSION = "1"
+from theworld.evaluation.truths import CLAUSE, parse_truth, plain, stances_of, tidy
+
+CHOICE_SCORER_VERSION = "2"
 """Changes with any rule that can change a verdict; scores of different versions are not comparable."""
 
 LETTERS = "ABCDEFGHIJ"
 
-_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-_NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS)}
 _ARTICLES = "AI"
 _ALONE = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
 _IN_FRONT = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]][\s:.,-]*|([A-Za-z])\s*[).:][\s:.,-]+")
@@ -39,17 +38,10 @@ _ALSO_ALL = re.compile(rf"(?:{_ALSO.pattern})*")
 """What may follow a declared letter: `A or B`."""
 _BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
 _BARE = re.compile(r"(?<![\w'’(\[])([A-Z])(?![\w'’])")
-_DENIED = re.compile(r"\b(?:not|isn't|neither|nor|rather than|instead of)\s+(?:option\s+|choice\s+)?$", re.IGNORECASE)
-
-_YES = r"yes|yeah|yep|true|correct|accurate|affirmative"
-_NO = r"no|nope|false|incorrect|inaccurate|untrue|wrong|negative"
-_BEFORE_STANCE = r"(?:^|(?<=[.!?:;,\n]))\s*"
-_STANCE = re.compile(
-    rf"(?P<denied>\b(?:not|isn't|is not|n't|never)\s+(?:\w+\s+)?(?P<what>{_YES}|{_NO})\b)"
-    rf"|(?P<no>{_BEFORE_STANCE}(?:no|nope)\b(?=\s*(?:$|[.,!?;:\n-]))|\b(?:false|incorrect|inaccurate|untrue)\b"
-    rf"|{_BEFORE_STANCE}(?:wrong|negative)\b|\bis wrong\b)"
-    rf"|(?P<yes>{_BEFORE_STANCE}(?:yes|yeah|yep|affirmative)\b|\b(?:true|correct|accurate)\b)"
+_DENIED = re.compile(
+    r"(?:\b(?:not|neither|nor|rather than|instead of)|n't)\s+(?:(?:an?|the|option|choice)\s+)*$", re.IGNORECASE
 )
+_DENIED_AFTER = re.compile(r"\s+(?:is|are)(?:\s+not|n't)\b")
 
 
 @dataclass(frozen=True)
@@ -107,62 +99,35 @@ def score_truth(prediction: str, *, statement: str, truth: str) -> ChoiceOutcome
 
 def parse_letter(text: str, choices: Sequence[str]) -> str | None:
     """The letter an answer chooses; None where it chooses none, or several."""
-    text = _clean(text)
+    text = tidy(text)
     letters = LETTERS[: len(choices)]
     if (match := _ALONE.fullmatch(text)) and match[1].upper() in letters:
         return match[1].upper()
-    texts = [_plain(choice) for choice in choices]
-    whole = {letter for letter, choice in zip(letters, texts, strict=True) if choice == _plain(text)}
+    texts = [plain(tidy(choice)) for choice in choices]
+    whole = {letter for letter, choice in zip(letters, texts, strict=True) if choice == plain(text)}
     if whole:
         return _only(whole)
     if (match := _IN_FRONT.match(text)) and (letter := (match[1] or match[2]).upper()) in letters:
-        rest = _plain(text[match.end() :])
+        rest = plain(text[match.end() :])
         others = {other for other, choice in zip(letters, texts, strict=True) if choice == rest} - {letter}
         others |= _bracketed(text, letters) - {letter} if not _declared(text, letters) else set()
         declared = _declared(text, letters)
         return _only(declared) if declared else (None if others else letter)
-    for found in (_declared(text, letters), _bracketed(text, letters), _bare(text, letters)):
+    for found in (_declared(text, letters), _bracketed(text, letters)):
         if found:
             return _only(found)
-    return _only(_mentioned(_plain(text), dict(zip(letters, texts, strict=True))))
+    bare, named = _bare(text, letters), dict(zip(letters, texts, strict=True))
+    if len(bare) == 1:
+        return _only(bare)
+    # "A is farther, so B is closer" names both letters and one choice.
+    return _only(_answered(text, named) if {"yes", "no"} <= set(texts) else _mentioned(plain(text), named))
 
 
-def parse_truth(text: str, statement: str) -> str | None:
-    """`yes` or `no`; None where an answer says neither, or both."""
-    text = _clean(text).lower().replace("’", "'")
-    if text.strip(" .()") in ("1", "0"):
-        return "yes" if text.strip(" .()") == "1" else "no"
-    if text.strip(" .!") in ("right", "wrong"):
-        return "yes" if text.strip(" .!") == "right" else "no"
-    found = set()
-    for match in _STANCE.finditer(text):
-        if match["denied"]:
-            found.add("no" if re.fullmatch(_YES, match["what"]) else "yes")
-        else:
-            found.add("no" if match["no"] is not None else "yes")
-    return _only(found) if found else _restated(text, statement)
-
-
-def _restated(text: str, statement: str) -> str | None:
-    """Whether an answer repeats the statement, or repeats it with a `not`."""
-    wanted = f" {_plain(statement)} "
-    apart = text.replace("n't", " not")
-    said = f" {_plain(apart)} "
-    if wanted in said:
-        return "yes"
-    return "no" if " not " in said and wanted in said.replace(" not ", " ") else None
-
-
-def _clean(text: str) -> str:
-    """Without markdown and the name of the role that a decoded chat begins with."""
-    text = unicodedata.normalize("NFKC", text)
-    return re.sub(r"^model\s*\n", "", re.sub(r"[*`#_$]+|\\boxed", "", text).strip()).strip()
-
-
-def _plain(text: str) -> str:
-    """Lower-case words and numbers, numbers as digits, one space between."""
-    words = re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+(?:'[^\W\d_]+)?", _clean(text).lower())
-    return " ".join(_NUMBERS.get(word, word) for word in words)
+def _answered(text: str, choices: dict[str, str]) -> set[str]:
+    """The choices, among them yes and no, that the answer says: "no" answers only where it stands alone."""
+    said = {stance for clause in CLAUSE.split(text.lower()) for stance in stances_of(clause)}
+    others = {letter: choice for letter, choice in choices.items() if choice not in ("yes", "no")}
+    return {letter for letter, choice in choices.items() if choice in said} | _mentioned(plain(text), others)
 
 
 def _declared(text: str, letters: str) -> set[str]:
@@ -182,14 +147,15 @@ def _also(text: str, start: int) -> str:
 
 
 def _bracketed(text: str, letters: str) -> set[str]:
-    found = {m[1].upper() for m in _BRACKETED.finditer(text) if not _DENIED.search(text[: m.start()])}
+    found = {m[1].upper() for m in _BRACKETED.finditer(text) if not _is_denied(text, m.start())}
     return found & set(letters)
 
 
 def _bare(text: str, letters: str) -> set[str]:
     found = set()
     for match in _BARE.finditer(text):
-        if _DENIED.search(text[: match.start()]) or not _is_letter(text, match.start(), match.end()):
+        denied = _is_denied(text, match.start()) or _DENIED_AFTER.match(text, match.end())
+        if denied or not _is_letter(text, match.start(), match.end()):
             continue
         found.add(match[1])
     return found & set(letters)
@@ -202,15 +168,16 @@ def _is_letter(text: str, start: int, end: int) -> bool:
         return re.match(r"\s*(?:$|[.,;:)\n])", rest) is not None
     if letter not in _ARTICLES:
         return True
-    joined = re.match(r"\s+(?:or|and|because|since|as|is|are|was)\b", rest) is not None
+    joined = re.match(r"\s+(?:or|and|because|since|as|is|are|was|isn't|looks|appears|seems|has)\b", rest) is not None
     return joined or re.match(r"\s*-?\s*[A-Za-z]", rest) is None
 
 
 def _mentioned(text: str, choices: dict[str, str]) -> set[str]:
-    """Choices whose text stands in the answer, those left out that only stand inside of a longer one."""
+    """Choices whose text stands in the answer; not those denied, nor those that only stand inside of a longer one."""
     spans = {}
     for letter, choice in choices.items():
-        found = [match.span() for match in re.finditer(rf"(?<!\S){re.escape(choice)}(?!\S)", text)] if choice else []
+        said = re.finditer(rf"(?<!\S){re.escape(choice)}(?!\S)", text) if choice else ()
+        found = [match.span() for match in said if not _is_denied(text, match.start())]
         if found:
             spans[letter] = found
 
@@ -222,6 +189,10 @@ def _mentioned(text: str, choices: dict[str, str]) -> set[str]:
         )
 
     return {letter for letter, places in spans.items() if not all(is_covered(letter, span) for span in places)}
+
+
+def _is_denied(text: str, start: int) -> bool:
+    return _DENIED.search(text, max(0, start - 40), start) is not None
 
 
 def _only(found: set[str]) -> str | None:

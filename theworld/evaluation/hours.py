@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+from theworld.evaluation.claims import is_denied
 from theworld.evaluation.numbers import in_digits
 from theworld.evaluation.quantities import UNIT
 from theworld.evaluation.sentences import REGION, Readings, contains_any
@@ -22,10 +23,11 @@ _POSITION = re.compile(
 _DIGIT = re.compile(r"\d(?<!<\d)")
 _PASSED = ("half", "quarter")
 _PAST = re.compile(r"\b(half|quarter)\s+(past|to)\s+(\d{1,2})\b")
-_ALONE = re.compile(rf"[^\w<]*(?:(?P<low>{_HOUR})\s*(?:-|to|or)\s*)?(?P<hour>{_HOUR})\W*")
+_ALONE = re.compile(rf"[^\w<]*(?:(?P<low>{_HOUR})\s*(?:-|to|or)\s*)?(?P<hour>{_HOUR})[^\w%°]*")
 _DEFINES = re.compile(
-    r"\s*(?:position\s+|direction\s+)?(?:is|being|=|as|represents?|means|corresponds?|points?)\b(?!\s+the\s+dir)"
+    r"\s*(?:position\s+|direction\s+)?(?:=|(?:is|being|as|represents?|means|corresponds?|points?)\b(?!\s+the\s+dir))"
 )
+_AHEAD = re.compile(r"\s*(?:straight\s+|directly\s+)?(?:in\s+front|ahead|forward|behind)\b")
 _FACING = re.compile(r"\b(?:facing|face|looking|where|if|with)\s+(?:\w+\s+)?$")
 _FROM = re.compile(r"\bfrom\s+(?:the\s+\w+\s+of\s+)?<\d+>")
 
@@ -70,15 +72,15 @@ class _Hour(NamedTuple):
 
 
 def _hours(sentence: str) -> list[_Hour]:
-    """The clock directions of a sentence, two that are joined made one."""
+    """The clock directions of a sentence, two that are joined made one, those left out that are denied."""
     if not _DIGIT.search(sentence):
         return []
     found = _clock_times(sentence) if "clock" in sentence or ":" in sentence else []
-    if found:
-        return found
-    said = [(_past(match), match) for match in _PAST.finditer(sentence)] if contains_any(sentence, _PASSED) else []
-    said = said or [(_middle(None, match["at"] or match["named"]), match) for match in _POSITION.finditer(sentence)]
-    return [_Hour(hour, match.start(), match.end()) for hour, match in said if hour is not None]
+    if not found:
+        said = [(_past(match), match) for match in _PAST.finditer(sentence)] if contains_any(sentence, _PASSED) else []
+        said = said or [(_middle(None, match["at"] or match["named"]), match) for match in _POSITION.finditer(sentence)]
+        found = [_Hour(hour, match.start(), match.end()) for hour, match in said if hour is not None]
+    return [hour for hour in found if not is_denied(sentence, hour.start)]
 
 
 def _clock_times(sentence: str) -> list[_Hour]:
@@ -88,14 +90,14 @@ def _clock_times(sentence: str) -> list[_Hour]:
     for match in _TIME.finditer(sentence):
         time, is_clock = match.groups()
         if is_clock or ":" in time:
-            low = None
+            low, start = None, match.start()
             if before is not None and _TO.fullmatch(sentence, before.end(), match.start()):
-                low = before[1]
+                low, start = before[1], before.start()
                 if found and found[-1].end == before.end():
                     found.pop()
             hour = _middle(low, time)
             if hour is not None:
-                found.append(_Hour(hour, match.start(), match.end()))
+                found.append(_Hour(hour, start, match.end()))
         before = match
     return found
 
@@ -105,6 +107,8 @@ def _penalty(sentence: str, hour: _Hour, asked: Sequence[int]) -> int:
     penalty = 0
     if _DEFINES.match(sentence, hour.end) or _FACING.search(sentence, max(0, hour.start - 30), hour.start):
         penalty += 2
+    elif _AHEAD.match(sentence, hour.end):
+        penalty += 1
     before = REGION.findall(_FROM.sub(" ", sentence[: hour.start]))
     if asked and before and int(before[-1]) != asked[-1]:
         penalty += 1

@@ -17,7 +17,7 @@ from theworld.data.processor import TheWorldProcessor
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
-from theworld.models.world_sources.attach import attach_trained_source
+from theworld.models.world_sources.attach import attach_trained_source, needs_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,9 @@ def load_model(
         )
     has_world = bool(stored.get("enable_world")) if enable_world is None else enable_world
     model = TheWorld.from_pretrained(path, enable_world=is_export and has_world, dtype=dtype, revision=revision)
+    model.to(device).eval()
     config = model.config
-    if config.enable_world and (config.num_world_steps or config.world_source):
+    if needs_source(config):
         attach_trained_source(model, cosmos_of(path, cosmos_model), text=text, dtype=dtype)
     processor = TheWorldProcessor.from_pretrained(
         path,
@@ -85,9 +86,6 @@ def load_model(
         revision=revision,
     )
     identity = _file_hashes(_folder(path, revision)) | {"tokenizer": tokenizer_sha256(processor.tokenizer)}
-    model.to(device).eval()
-    if model.cosmos_encoder is not None and model.cosmos_encoder.source is not None:
-        model.cosmos_encoder.source.to(device)
     return LoadedModel(model=model, processor=processor, name=name, identity=identity)
 
 

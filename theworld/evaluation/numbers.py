@@ -1,12 +1,12 @@
 """Numbers in cleaned text: written words, halves and quarters brought to digits, and digits read exactly.
 
-"two and a half feet" → "2.5 feet", "a metre and a half" → "1.5 metre"; "1,200" is 1200, "1,5" is 3/2, "2 1/2" is 5/2.
+"two and a half feet" → "2 1/2 feet", "a metre and a half" → "1.5 metre"; "1,200" is 1200, "1,5" is 3/2, "2 1/2" is 5/2.
 """
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from collections.abc import Callable
 from functools import cache
 
 _UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -17,21 +17,37 @@ _WORDS |= {word: 10 * value for value, word in enumerate(_TENS, 2)}
 
 _UNIT_WORD = "|".join(_UNITS)
 _BELOW_100 = rf"(?:(?:{'|'.join(_TENS)})(?:[\s-]+(?:{_UNIT_WORD}))?|{'|'.join(_TEENS)}|{_UNIT_WORD})\b"
+_BELOW_1000 = rf"(?:(?:an?|{_BELOW_100})[\s-]+hundred\b(?:\s+(?:and\s+)?{_BELOW_100})?|{_BELOW_100})"
+_DECIMALS = rf"point(?P<{{}}>(?:\s+(?:{_UNIT_WORD})\b)+)"
 _WRITTEN = re.compile(
-    rf"\b(?:(?P<hundreds>an?|{_UNIT_WORD})[\s-]+hundred\b(?:\s+(?:and\s+)?(?P<rest>{_BELOW_100}))?|(?P<small>{_BELOW_100}))"
-    rf"(?:\s+point(?P<decimals>(?:\s+(?:{_UNIT_WORD})\b)+))?"
+    rf"\b(?P<whole>(?:an?|{_BELOW_100})[\s-]+thousand\b(?:,?\s+(?:and\s+)?{_BELOW_1000})?|{_BELOW_1000})"
+    rf"(?:\s+{_DECIMALS.format('decimals')})?"
+    # "Point five" alone: not what stands behind "that point".
+    rf"|(?:^\W*|\b(?:is|about|around|roughly|approximately|nearly|almost|only|just)\s+)\b{_DECIMALS.format('bare')}"
 )
-_PARTS = frozenset(("half", "quarter", "quarters", "third", "thirds", "couple", "dozen"))
+_PARTS = frozenset(("half", "quarter", "quarters", "third", "thirds", "fourth", "fourths", "couple", "dozen"))
 _ARTICLES = frozenset(("a", "an"))
-_WORTH_A_LOOK = frozenset((*_WORDS, "hundred")) | _PARTS | _ARTICLES
-_ARTICLE_BEFORE_UNIT = re.compile(r"\ban?\s+(?:[mfyckd]|in|hundred)")
-_AND_PART = re.compile(r"\b(\d+)[\s-]+and[\s-]+(?:(?:an?|1)[\s-]+(half|quarter|third)\b|(3)[\s-]+quarters?\b|(\d/\d))")
+_WORTH_A_LOOK = frozenset((*_WORDS, "hundred", "thousand", "point")) | _PARTS | _ARTICLES
+_ARTICLE_BEFORE_UNIT = re.compile(r"\ban?\s+(?:[mfyckd]|in|hundred|thousand)")
+_DENOMINATORS = {"half": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
+_AND_PART = re.compile(
+    rf"\b(\d+)[\s-]+and[\s-]+(?:(an?|[123])[\s-]+({'|'.join(_DENOMINATORS)})\b(?!\s+(?:of\s+)?an?\s)|(\d/\d))"
+)
 
-_GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|[1-9]\d{0,2}(?: \d{3})+")
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+_EXPONENT = r"(?:e[+-]?\d{1,2}(?!\d))?"
+_DIGITS = 40
+"""As many a length can have. More of them, as of a model that repeats a digit until it is stopped, are no number; more
+decimals than that are dropped."""
+_MORE, _SOME, _GROUPS = rf"\d{{0,{_DIGITS}}}", rf"\d{{1,{_DIGITS}}}", rf"{{1,{_DIGITS // 3}}}"
 NUMBER = (
-    r"[\d.](?<![\w.,/<^].)(?<!\.(?!\d))"  # a first character that searching skips to, then what it may not follow
-    r"(?:\d*[ -]+\d+/[1-9]\d*|\d*/[1-9]\d*|(?<!0)\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d+)?"
-    r"|(?<!0)\d{0,2}(?: \d{3})+(?![\d./])|\d*(?:[.,]\d+)?(?:e[+-]?\d{1,2}(?!\d))?)"
+    r"[\d.](?<![\w.,/<^].)"  # a first character that searching skips to, then what it may not follow
+    rf"(?:(?<=\.)\d+(?![.,/]?\d){_EXPONENT}|(?<!\.)(?:"
+    rf"{_MORE}[ -]+{_SOME}/[1-9]{_MORE}(?!\d)|{_MORE}/[1-9]{_MORE}(?!\d)"
+    rf"|(?<!0)\d{{0,2}}(?:,\d{{3}}){_GROUPS}(?!\d)(?:\.\d+)?"
+    rf"|(?<!0)\d{{0,2}}(?: \d{{3}}){_GROUPS}(?!\d|[./]\d)(?:,\d+)?"
+    rf"|(?<!0)\d{{0,2}}(?:(?:\.\d{{3}}){_GROUPS},\d+|(?:'\d{{3}}){_GROUPS})(?!\d)"
+    rf"|{_MORE}(?!\d)(?:[.,]\d+)?{_EXPONENT}))"
 )
 """Regular expression of a number in digits, for `read_number`: never part of a region, a power or a longer number."""
 
@@ -78,40 +94,64 @@ def read_number(text: str) -> tuple[int, int]:
         *whole, part = text.replace("-", " ").split()
         numerator, denominator = (int(number) for number in part.split("/"))
         return (int(whole[0]) * denominator if whole else 0) + numerator, denominator
-    if "e" in text or "," in text or " " in text:
-        grouped = _GROUPED.fullmatch(text)
-        exact = Fraction(text.replace(",", "" if grouped else ".").replace(" ", ""))
-        return exact.numerator, exact.denominator
-    whole_part, _, decimals = text.partition(".")
-    return int(whole_part + decimals), 10 ** len(decimals)
+    if "e" in text or "," in text or " " in text or "'" in text:
+        text = text.replace(" ", "").replace("'", "")
+        if _GROUPED.fullmatch(text):
+            text = text.replace(",", "")
+        elif "," in text:
+            text = text.replace(".", "").replace(",", ".")
+    number, _, exponent = text.partition("e")
+    whole_part, _, decimals = number.partition(".")
+    decimals = decimals[:_DIGITS]
+    power = int(exponent or 0) - len(decimals)
+    return int(whole_part + decimals) * 10 ** max(power, 0), 10 ** max(-power, 0)
 
 
 def _in_digits(match: re.Match[str]) -> str:
-    hundreds = match["hundreds"]
-    value = 100 * _WORDS.get(hundreds, 1) if hundreds else 0
-    value += sum(_WORDS[word] for word in re.findall(r"[a-z]+", match["rest"] or match["small"] or ""))
-    decimals = "".join(str(_WORDS[word]) for word in (match["decimals"] or "").split())
-    return f"{value}.{decimals}" if decimals else str(value)
+    if match["bare"]:
+        return match[0].removesuffix(f"point{match['bare']}") + f"0.{_one_by_one(match['bare'])}"
+    thousands = below = 0
+    for word in re.findall(r"[a-z]+", match["whole"]):
+        if word == "thousand":
+            thousands, below = 1000 * (below or 1), 0
+        elif word == "hundred":
+            below = 100 * (below or 1)
+        else:
+            below += _WORDS.get(word, 0)  # "a" and "and" are nothing of their own
+    value = thousands + below
+    return f"{value}.{_one_by_one(match['decimals'])}" if match["decimals"] else str(value)
+
+
+def _one_by_one(words: str) -> str:
+    return "".join(str(_WORDS[word]) for word in words.split())
 
 
 def _with_part(match: re.Match[str]) -> str:
-    whole, part, quarters, fraction = match.groups()
-    if fraction or part == "third":
-        return f"{whole} {fraction or '1/3'}"
-    return whole + (".75" if quarters else {"half": ".5", "quarter": ".25"}[part])
+    whole, count, part, fraction = match.groups()
+    if fraction is None:
+        fraction = f"{count if count.isdigit() else 1}/{_DENOMINATORS[part]}"
+    return f"{whole} {fraction}"
+
+
+def _dozens(match: re.Match[str]) -> str:
+    return f"{12 * int(match[1])} "
 
 
 @cache
-def _before_unit(unit: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+def _before_unit(unit: str) -> tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]:
     """What reads as a number only next to a unit."""
     article = rf"\s+(?:of\s+)?(?:an?\s+|1\s+)?(?={unit})"
     hedge = r"about|around|roughly|approximately|approx|nearly|almost|only|just|maybe|perhaps|over|under|than"
     after = r"\s+(?:tall|wide|high|long|deep|away|apart|from|in\s+(?:height|width))\b"
+    no_unit = rf"(?!\s+(?:of\s+)?(?:an?\s+)?{unit})"  # "four feet and half an inch" has a unit for its half
     return (
-        (re.compile(rf"\b(\d+)\s+({unit})\s+and\s+(?:an?|1)\s+half\b"), r"\1.5 \2"),
-        (re.compile(rf"\b(\d+)\s+({unit})\s+and\s+(?:an?|1)\s+quarter\b"), r"\1.25 \2"),
-        (re.compile(rf"\ban?\s+({unit})\s+and\s+(?:an?|1)\s+half\b"), r"1.5 \1"),
-        (re.compile(rf"\b3[\s-]+quarters{article}"), "0.75 "),
+        (re.compile(rf"\b(\d+)\s+({unit})\s+and\s+(?:an?|1)\s+half\b{no_unit}"), r"\1.5 \2"),
+        (re.compile(rf"\b(\d+)\s+({unit})\s+and\s+(?:an?|1)\s+quarter\b{no_unit}"), r"\1.25 \2"),
+        (re.compile(rf"\ban?\s+({unit})\s+and\s+(?:an?|1)\s+half\b{no_unit}"), r"1.5 \1"),
+        (re.compile(rf"\b(?:an?\s+)?half\s+(?:an?\s+)?dozen\s+(?={unit})"), "6 "),
+        (re.compile(rf"\b(\d{{1,3}})\s+dozen\s+(?={unit})"), _dozens),
+        (re.compile(rf"(\d)\s+of\s+an?\s+(?={unit})"), r"\1 "),
+        (re.compile(rf"\b3[\s-]+(?:quarters|fourths){article}"), "0.75 "),
         (re.compile(rf"\b2[\s-]+thirds{article}"), "2/3 "),
         (re.compile(rf"\b(?:an?\s+|1[\s-]+)?half{article}"), "0.5 "),
         (re.compile(rf"\b(?:an?\s+|1[\s-]+)?quarter{article}"), "0.25 "),

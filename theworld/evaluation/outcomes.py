@@ -6,8 +6,8 @@ import re
 from typing import Literal, get_args
 
 from theworld.evaluation.asked import Kind
+from theworld.evaluation.claims import IGNORANCE
 from theworld.evaluation.quantities import PIXELS
-from theworld.evaluation.relations import IGNORANCE
 
 Outcome = Literal["correct", "incorrect", "abstained", "refused", "pixels", "unparsed", "empty"]
 """What became of an answer. All but `correct` count as not correct; the last five state nothing to score:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from theworld.evaluation.axes import axis_of, is_relation, mentions
+from theworld.evaluation.axes import axis_of, compares_sizes, is_relation, mentions
+from theworld.evaluation.claims import claimed, is_appearance
 from theworld.evaluation.sentences import REGION, Readings, contains_any, without_alternatives
 
 __all__ = ["SAME", "is_relation", "parse_choice", "parse_stance"]
@@ -18,28 +20,26 @@ _YES = (
 )
 _NO = (
     r"no|nope|nah|n|incorrect|false|wrong|untrue|negative|not\s+(?:really|at\s+all|quite)|by\s+no\s+means"
-    r"|(?:not|isn't)\s+(?:true|correct|right|so|the\s+case)"
+    r"|(?:not|isn't|wouldn't\s+be)\s+(?:true|correct|right|so|the\s+case)"
+    r"|(?:(?:absolutely|definitely|certainly|of\s+course|probably|likely|surely|clearly|obviously)\s+)?not(?=\W*$)"
     r"|(?:absolutely|definitely|certainly|of\s+course|probably)\s+not|i\s+do(?:n't|\s+not)\s+(?:think|believe)\s+so"
 )
 _SO = r"(?:i\s+(?:think|believe|guess|suppose)|it\s+(?:seems|appears|looks))\s+so"
 _LEAD = (
-    r"(?:(?:so|then|well|oh|and|but|i\s*(?:would|'d)?\s*(?:have\s+to\s+)?say|a(?=\s)|i\s+think|(?:most\s+)?(?:likely|probably)|(?:that|this|it)(?:\s+is|'s)"
+    r"(?:(?:so|then|well|oh|and|but|i\s*(?:would|'d)?\s*(?:have\s+to\s+)?say|a(?=\s)|i\s+think|by\s+all\s+means|(?:most\s+)?(?:likely|probably)"
+    r"|i\s*(?:would|'d)?\s*lean\s+towards?|(?:that|this|it)(?:\s+(?:is|would\s+be)|'s|(?=\s+(?:isn't|wouldn't)))"
     r"|(?:the|this|that)\s+(?:statement|claim|answer)\s+is|option\s+[a-d]|[a-d1-9]\s*[).]|-)\s*)*"
 )
 _VERDICT = re.compile(
-    rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?P<yes>{_YES}|{_SO}))\b(?=\W*$|\s*[,:;(<]|\s*-\s|\s+(?:it|the|that|this|they|i)\b)"
+    rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?P<yes>{_YES}|{_SO}))\b(?=\W*$|\s*[,:;(<]|\s*-\s|\s+(?:it|the|that(?:'s|\s+is)|this|they|i|and(?!\s+no\b))\b)"
 )
+_PROPOSITION = re.compile(
+    rf"\W*{_LEAD}(?:(?P<no>{_NO})|(?:{_YES}))\s+(?:that|to\s+(?:say|claim|state|think))\b(?!'s|\s+is\b)"
+)
+_PROPOSITION_WORDS = (" that", " to ")
+_FINAL = re.compile(r"\b(?:but|so)\s+(?:(?P<no>no)|yes)\W*$")
 _AUXILIARY = re.compile(r"\W*(?:it|that|this|they|<\d+>)\s+(?:is|does|are|do|has)(?P<no>\s+not|n't)?\W*")
 _WEAK = re.compile(r"\W*(?:indeed|certainly|absolutely|definitely|of\s+course|sure(?:ly)?|right)\b(?!\s+not\b)")
-IGNORANCE = re.compile(
-    r"\b(?:unknown|unclear|uncertain|impossible|unable|undetermined|indeterminate|ambiguous|insufficient|unsure|inconclusive)\b"
-    r"|\b(?:can\s?not|can't|can\s+t|don'?t|don\s+t|do\s+not|could\s?n.t|could\s+not)"
-    r"\s+(?:\w+ly\s+)?(?:be\s+)?(?:say|tell|know|determined?|certain|sure|see|answer(?:ed)?|judged?|estimated?|measured?|provided?|infer(?:red)?)\b"
-    r"|\bnot\s+(?:specified|certain|sure|clear|possible|provided|enough|visible|known|given)\b"
-    r"|\b(?:difficult|hard)\s+to\b|\bmore\s+information\b|\bno\s+(?:way\s+(?:to|of)|information|answer)\b|\bdepends\s+on\b"
-)
-"""A sentence that owns up to not knowing."""
-_REQUEST = re.compile(r"\W*(?:please|let's|let\s+us|imagine|consider)\b")
 _EQUAL = re.compile(
     r"\bsame\s+(?:\w+\s+)?(?:height|width|size|level|distance|depth|position|plane)\b|\bequal(?:ly)?\b|\bidentical\b"
     r"|\b(?:(?:both|are|about|roughly)\s+(?:\w+\s+)?the|are\s+of\s+the)\s+same\b|\b(?:similar|comparable)\s+(?:in\s+)?(?:height|width|size)s?\b"
@@ -48,19 +48,22 @@ _EQUAL = re.compile(
 _EQUAL_WORDS = ("same", "equal", "identical", "similar", "comparable", "neither", "as ")
 _NEITHER = re.compile(r"\W*(?:neither|both|none)\b")
 _PHRASE = re.compile(r"[,:]")
-_CLAUSE = re.compile(r",|;|:|\b(?:while|whereas|but|because|since|although|though)\b|\band\b(?=\s*(?:<|it\b))")
+_CLAUSE = re.compile(
+    r",|;|:|\b(?:while|whereas|(?<!anything\s)but|because|since|although|though)\b|\band\b(?=\s*(?:<|it\b))"
+)
 _CLAUSE_WORDS = (" and <", " and it", "while", "whereas", "but", "because", "since", "though")
 _CLAUSE_MARKS = (",", ";", ":")
 _AT_MARKS = re.compile(r"[,;:]")
 _BY_ORDER = (re.compile(r"\bthe\s+(?:first|former)\b"), re.compile(r"\bthe\s+(?:second|latter)\b"))
-_INVERTED = re.compile(r"\b(?:is|are|stands|sits|lies|appears|comes|would\s+be)\s+(?:the\s+)?<(\d+)>")
+_INVERTED = re.compile(r"\b(?:is|are|stands|sits|lies|appears|comes|would\s+be)\s+(?:the\s+)?<(\d{1,9})>")
 _PRONOUN = re.compile(r"\b(?:it|this|that\s+one|the\s+(?:first|former)(?:\s+(?:one|region))?)\b(?!\s+appears\s+that)")
 _ELIDED = re.compile(
     r"\W*(?:(?:yes|no|is|are|it's|slightly|much|clearly|a\s+bit|positioned|located|more|to|on|at|the|not)\W+)*"
 )
-_ALONE = re.compile(r"\W*(?:the\s+)?<(\d+)>\W*")
-_NUMBER = re.compile(r"\W*(\d+)\W*")
-_OPTION = re.compile(r"(?:^|\n)\W*([a-d])[).:]\s*<(\d+)>")
+_ALONE = re.compile(r"\W*(?:the\s+)?<(\d{1,9})>\W*")
+_DEGREE = re.compile(r"\b(?:further|farther|more)\s+(?:to\s+the\s+)?$")
+_NUMBER = re.compile(r"\W*(\d{1,9})\W*")
+_OPTION = re.compile(r"(?:^|\n)\W*([a-d])[).:]\s*<(\d{1,9})>")
 _LETTER = re.compile(r"\W*([a-d])\W*")
 
 
@@ -84,7 +87,8 @@ def parse_stance(found: Readings, *, relation: str, asked: Sequence[int]) -> str
         or _verdict(everything)
         or _stated(concluded, relation, asked)
         or _stated(everything, relation, asked)
-        or ("yes" if any(_WEAK.match(sentence) and _claims(sentence) for sentence in everything) else None)
+        or ("yes" if any(_WEAK.match(sentence) and claimed(sentence) for sentence in everything) else None)
+        or _of_proposition(found)
     )
 
 
@@ -114,9 +118,11 @@ def parse_choice(found: Readings, *, relation: str, offered: Sequence[int]) -> i
     return None
 
 
-def _claims(sentence: str) -> bool:
-    """Whether the sentence neither confesses ignorance nor asks for something."""
-    return not (IGNORANCE.search(sentence) or _REQUEST.match(sentence))
+def _of_proposition(found: Readings) -> str | None:
+    """The verdict on a claim that says nothing of the relation: "it is true that it towers over the other"."""
+    if not contains_any(found.text, _PROPOSITION_WORDS):
+        return None
+    return next(("no" if match["no"] else "yes" for match in map(_PROPOSITION.match, found.everything) if match), None)
 
 
 def _verdict(sentences: list[str]) -> str | None:
@@ -125,8 +131,10 @@ def _verdict(sentences: list[str]) -> str | None:
     first = None
     for sentence in sentences:
         found = _verdict_in(sentence)
+        if found is None:
+            continue
         # "Yes, I cannot see why not" says yes; "No, I cannot tell" says nothing.
-        if found is None or not (found == ("yes", False) or _claims(sentence)):
+        if found != ("yes", False) and (claim := claimed(sentence)) != sentence and _verdict_in(claim) is None:
             continue
         stance, is_bare = found
         first = first or stance
@@ -140,6 +148,8 @@ def _verdict_in(sentence: str) -> tuple[str, bool] | None:
 
     "Sure", "indeed" and their like may only open what is said next; they are read last, by `parse_stance`.
     """
+    if ("but " in sentence or "so " in sentence) and (match := _FINAL.search(sentence)):
+        return "no" if match["no"] else "yes", False
     match = None if _WEAK.match(sentence) else _VERDICT.match(sentence) or _AUXILIARY.fullmatch(sentence)
     if match:
         return "no" if match["no"] else "yes", match.end() >= len(sentence.rstrip(" -\"')"))
@@ -152,27 +162,41 @@ def _verdict_in(sentence: str) -> tuple[str, bool] | None:
 
 
 def _stated(sentences: list[str], relation: str, asked: Sequence[int]) -> str | None:
-    """The stance of the first statement about the asked regions."""
+    """The stance of the first statement about the asked regions, one that compares the two before any other."""
     if not asked:
         return None
+    loose = None
     for sentence in sentences:
-        found = _statement(sentence, relation, asked[0])
-        if found is not None and found[0] in asked and _claims(sentence):
-            subject, holds = found
-            return "yes" if holds == (subject == asked[0]) else "no"
-        if _says_equal(sentence) and _claims(sentence):
+        said = _claim(sentence, relation, asked, asked[0])
+        if said is not None:
+            stance = "yes" if said.holds == (said.subject == asked[0]) else "no"
+            if said.is_exact:
+                return stance
+            loose = loose or stance
+        elif loose is None and _says_equal(sentence) and claimed(sentence):
             return "no"
-    return None
+    return loose
 
 
 def _chosen(sentences: list[str], relation: str, offered: Sequence[int]) -> int | str | None:
+    loose: int | None = None
     for sentence in sentences:
-        found = _statement(sentence, relation, None)
-        if found is not None and found[0] in offered and _claims(sentence):
-            subject, holds = found
-            others = [region for region in offered if region != subject]
-            return subject if holds else (others[0] if len(others) == 1 else None)
-    sentences = [sentence for sentence in sentences if _claims(sentence)]
+        said = _claim(sentence, relation, offered, None)
+        if said is None:
+            continue
+        others = [region for region in offered if region != said.subject]
+        choice = said.subject if said.holds else (others[0] if len(others) == 1 else None)
+        if said.is_exact or choice is None:
+            return choice if loose is None or choice is not None else loose
+        loose = choice if loose is None else loose
+    return loose if loose is not None else _named(sentences)
+
+
+def _named(sentences: list[str]) -> int | str | None:
+    """The one region that is named, where nothing is said of the relation."""
+    claims = [(claimed(sentence), sentence) for sentence in sentences]
+    # Behind a hedge, "but it is wider" is another remark and no answer.
+    sentences = [claim for claim, sentence in claims if claim and (claim == sentence or not compares_sizes(claim))]
     alone = {match[1] for sentence in sentences if (match := _ALONE.fullmatch(sentence))}
     if len(alone) == 1:
         return int(alone.pop())
@@ -195,20 +219,46 @@ def _says_equal(sentence: str) -> bool:
     return contains_any(sentence, _EQUAL_WORDS) and _EQUAL.search(sentence) is not None
 
 
-def _statement(sentence: str, relation: str, default_subject: int | None) -> tuple[int, bool] | None:
-    """Which region the sentence is about and whether it says that `relation` holds for it, against the other region."""
+class _Statement(NamedTuple):
+    """That the relation holds for `subject` or does not; `is_exact`: against the other region, or "further left"."""
+
+    subject: int
+    holds: bool
+    is_exact: bool
+
+
+def _claim(sentence: str, relation: str, asked: Sequence[int], default_subject: int | None) -> _Statement | None:
+    """What the sentence claims about the relation of the asked regions, hedges left out."""
+    said = _statement(sentence, relation, asked, default_subject)
+    if said is None or (claim := claimed(sentence)) == sentence:
+        return said
+    return _statement(claim, relation, asked, default_subject)
+
+
+def _statement(sentence: str, relation: str, asked: Sequence[int], default_subject: int | None) -> _Statement | None:
     axis = axis_of(relation)
-    if not axis.touches(sentence):
+    if not axis.touches(sentence) or axis.is_open(sentence):
         return None
     named = axis.names(sentence)
+    found: list[tuple[str, _Statement]] = []
     for clause in _clauses(sentence):
-        found = axis.end_of(clause, named=named)
-        if found is None:
-            continue
-        subject = _subject(clause, found[0], default_subject)
-        if subject is not None:
-            return subject, found[1]
-    return None
+        for match, holds in axis.ends_of(clause, named=named):
+            subject = _subject(clause, match, default_subject)
+            if subject is None or subject not in asked:
+                continue
+            other = REGION.search(clause, match.end())
+            standard = int(other[1]) if other else subject
+            if standard in asked:
+                is_exact = standard != subject or _is_by_degree(clause, match.start())
+                found.append((clause, _Statement(subject, holds, is_exact)))
+    if len(found) < 2:
+        return found[0][1] if found else None
+    # What is sets aside what seems; then a comparison of the two sets aside one with anything else.
+    return min(found, key=lambda said: (is_appearance(said[0]), not said[1].is_exact))[1]
+
+
+def _is_by_degree(clause: str, start: int) -> bool:
+    return ("more" in clause or "rther" in clause) and _DEGREE.search(clause, 0, start) is not None
 
 
 def _subject(clause: str, match: re.Match[str], default_subject: int | None) -> int | None:

@@ -11,17 +11,19 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-REGION = re.compile(r"<(\d+)>")
-"""A region in cleaned text."""
+from theworld.evaluation.claims import CONTRASTS, takes_back, without_concession, without_condition
+
+REGION = re.compile(r"<(\d{1,9})>")
+"""A region in cleaned text; a longer number is none, such as of a model that repeats a digit until it is stopped."""
 
 _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"', "\u2033": '"'})
 _DASHES = re.compile(r"[\u2010-\u2015\u2212]")
 _FRACTION_AFTER_DIGIT = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])")
 _DIGIT_NAMES = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7"}
 _REGION_NAME = re.compile(
-    rf"regions?[\s:]*(?:number\s*|no\.?\s*|#\s*)?(?:[\[(]?(\d+)[\])]?(?!\.?\d)|({'|'.join(_DIGIT_NAMES)})\b)"
+    rf"regions?[\s:]*(?:number\s*|no\.?\s*|#\s*)?(?:[\[(]?(\d{{1,9}})[\])]?(?!\.?\d)|({'|'.join(_DIGIT_NAMES)})\b)"
 )
-_BRACKETED = re.compile(r"\[(\d+)\]")
+_BRACKETED = re.compile(r"\[(\d{1,9})\]")
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|$)", re.DOTALL)
 _ANSWER_TAG = re.compile(r"</?(?:final_?)?answer>")
 _TOKEN = re.compile(r"<(?:\|[^|<>\n]*\||/?s|bos|eos|pad|unk|(?:start|end)_of_turn)>")
@@ -30,15 +32,25 @@ _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 _LATEX_STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|rm|operatorname)\s*\{([^{}]*)\}")
 _LATEX_WORDS = (("\\approx", " about "), ("\\sim", " about "), ("\\times", " x "), ("\\cdot", " x "), ("\\pm", " +- "))
 _LATEX_REST = re.compile(r"\\[,;:! ]|\\[()\[\]]|\$")
-_USER_TURN = re.compile(r"(?:^|\n)[ \t]*(?:user|human)[ \t]*(?:\n|:)")
-_MODEL_TURN = re.compile(r"model[ \t]*\n|(?:^|\n)[ \t]*(?:assistant|model|gpt)[ \t]*(?:\n|:)")
+_USER_TURN = re.compile(r"(?:^|\n)[ \t]*(?:user|human)[ \t]*(?:\n|:(?!\W*(?:about\W+)?\d))")
+"""A role of a chat; "human: 1.8 m" lists a size."""
+_MODEL_TURN = re.compile(r"(?<!\w[ \t])model[ \t]*\n|(?:^|\n)[ \t]*(?:assistant|model|gpt)[ \t]*(?:\n|:)")
 _ABBREVIATION = re.compile(
     r"\.(?:(?=\s*\d)(?:(?<=ft\.)|(?<=in\.)|(?<=yd\.)|(?<=[cm]m\.)|(?<=[\d\s]m\.))"
     r"|(?=\s)(?:(?<=approx\.)|(?<=\bca\.)|(?<=\bvs\.)|(?<=e\.g\.)|(?<=i\.e\.)|(?<=\best\.)))"
 )
+_PAUSE = re.compile(r"(\d)?\.{2,}(?=\d)")
 _END = re.compile(r"(\.(?!\d)|!(?!\d)|\?(?!\w)|\n)")
-_CONDITION = re.compile(r"\W*(?:if|suppose|assuming|unless)\b")
-_ANSWER = re.compile(r"\banswer\b\s*(?:is|(?:w|sh)ould\s+be|:|=)\s*(?:that\b)?")
+_CONDITIONS = ("if", "suppose", "assuming", "unless", "whether")
+_ANSWER = re.compile(
+    r"\banswer\b\s*(?:to\s+(?:\w+\s+)?question\s*)?(?:is|(?:w|sh)ould\s+be|:|=)\s*(?:that\b)?"
+    # What is taken back gives way to what follows.
+    r"|\bwait\b\s*[,.!:;-]|\bscratch\s+that\b|\bcorrect(?:ion|ed)\s*:|\bon\s+(?:closer|second)\s+\w+|\bno\W+sorry\b"
+    r"|\bactually\b[\s,]*(?=(?:yes|no)\b)"
+)
+_ANSWER_WORDS = ("answer", "wait", "scratch", "correct", "closer", "second", "no, sorry", "actually")
+_DECLARED = 8
+"""As many declared answers are looked at, the last ones: a model that repeats itself declares thousands."""
 _CONCLUDING = r"therefore|thus|hence|so|consequently|in conclusion|overall|in summary"
 _CONCLUDING_WORDS = tuple(_CONCLUDING.split("|"))
 _CONCLUSION = re.compile(rf"(?:^\W*|[,;:]\s*(?:and\s+)?)(?:{_CONCLUDING})\b")
@@ -49,7 +61,7 @@ class Readings(NamedTuple):
     """The statements of an answer, in the groups in which a reader would believe them.
 
     Attributes:
-        declared: What follows each "the answer is", the last one first.
+        declared: What follows each "the answer is", and each correction ("no, wait"), the last one first.
         concluded: What follows "therefore", "so" and their like.
         everything: All statements.
         text: The cleaned answer that they are of.
@@ -68,6 +80,8 @@ def clean(text: str) -> str:
         text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).replace("\u2044", "/")
         text = _DASHES.sub("-", text).replace("\u00b1", "+-").replace("\u00d7", "x")
     text = text.lower()
+    if ".." in text:
+        text = _PAUSE.sub(lambda match: f"{match[1]}-" if match[1] else ". ", text)
     if "\\" in text or "$" in text:
         text = _without_latex(text)
     if "<" in text:
@@ -91,20 +105,21 @@ def statements(text: str, *, consequents: bool = False) -> list[str]:
         text: Cleaned text.
         consequents: Keep what follows the condition ("if you are there, *it is at 3*"), which still states a quantity.
     """
-    found = []
-    conditional = "if" in text or "suppose" in text or "assuming" in text or "unless" in text
+    found: list[str] = []
+    conditional, contrasted = contains_any(text, _CONDITIONS), contains_any(text, CONTRASTS)
     parts = iter(_END.split(text))  # body, mark, body, mark, …, body
     for body in parts:
         if next(parts, "") == "?":
             continue
         body = body.strip(" \t-")
-        if not body:
-            continue
-        if conditional and _CONDITION.match(body):
-            _, comma, body = body.partition(",")
-            if not (comma and consequents):
-                continue
-        found.append(body)
+        if conditional and contains_any(body, _CONDITIONS):
+            body = without_condition(body, consequents=consequents)
+        if contrasted and contains_any(body, CONTRASTS):
+            if found and takes_back(body, found[-1]):
+                found.pop()
+            body = without_concession(body).strip()
+        if body:
+            found.append(body)
     return found
 
 
@@ -112,8 +127,8 @@ def readings(text: str, *, consequents: bool = False) -> Readings:
     """The statements of cleaned text; `consequents` as in `statements`."""
     everything = statements(text, consequents=consequents)
     declared: tuple[list[str], ...] = ()
-    if "answer" in text:
-        ends = [match.end() for match in _ANSWER.finditer(text)]
+    if contains_any(text, _ANSWER_WORDS):
+        ends = [match.end() for match in _ANSWER.finditer(text)][-_DECLARED:]
         declared = tuple(statements(text[end:], consequents=consequents) for end in reversed(ends))
     concluded: list[str] = []
     if contains_any(text, _CONCLUDING_WORDS):

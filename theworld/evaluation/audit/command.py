@@ -20,7 +20,9 @@ from theworld.evaluation.audit.findings import Settings
 from theworld.evaluation.audit.page import page_files, table
 from theworld.evaluation.audit.run import audit
 from theworld.models.configuration import TheWorldConfig
+from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
+from theworld.models.world_sources.attach import attach_trained_source, needs_source
 
 
 def audit_model(
@@ -38,6 +40,8 @@ def audit_model(
     region_style: RegionStyle = "box",
     max_seq_length: int = 6144,
     blank_image: BlankImage | None = None,
+    cosmos_model: str | None = None,
+    text: str | None = None,
     device: str | None = None,
 ) -> None:
     """Ask whether a model relies on its world tokens or on its image: the same questions with each of them taken away.
@@ -59,13 +63,15 @@ def audit_model(
         region_style: How regions are drawn, as in training.
         max_seq_length: Longest row in tokens; longer ones are not asked.
         blank_image: Of a control: the tower that sees plain colours, as the export was trained.
+        cosmos_model: Where the denoiser of a model of several frames is read; default: NVIDIA's repository.
+        text: The text embeddings such a model was trained with, if there were any.
         device: Where to compute; by default a GPU if there is one.
     """
     settings = Settings(
         batch_size=batch_size, max_new_tokens=max_new_tokens, probes=probes, seed=seed, level=level, margin=margin
     )
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded = _load(model).to(place).eval()
+    loaded = _load(model, place, cosmos_model=cosmos_model, text=text)
     config = loaded.config
     processor = TheWorldProcessor.from_pretrained(
         model,
@@ -97,7 +103,7 @@ def audit_model(
         sys.exit("theworld audit: " + "\n".join(findings.errors))
 
 
-def _load(model: str) -> TheWorld:
+def _load(model: str, place: torch.device, *, cosmos_model: str | None, text: str | None) -> TheWorld:
     """An export as it was trained, also one without a world branch, which the audit then refuses with its reason."""
     stored, _ = PretrainedConfig.get_config_dict(resolve(model))
     if stored.get("model_type") != TheWorldConfig.model_type:
@@ -105,7 +111,10 @@ def _load(model: str) -> TheWorld:
             f"found model_type {stored.get('model_type')!r} in {model}, expected an export of a training run; a base "
             "has no trained world projector that could be audited"
         )
-    return TheWorld.from_pretrained(model, enable_world=bool(stored["enable_world"]))
+    loaded = TheWorld.from_pretrained(model, enable_world=bool(stored["enable_world"])).to(place).eval()
+    if needs_source(loaded.config):
+        attach_trained_source(loaded, cosmos_of(model, cosmos_model), text=text, dtype=loaded.dtype)
+    return loaded
 
 
 def _progress() -> Progress:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from theworld.models.configuration import TheWorldConfig
 from theworld.models.theworld import TheWorld
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.hidden_states import HiddenStates, HiddenStatesSettings
@@ -19,6 +20,11 @@ SETTINGS: dict[str, type[RolloutSettings] | type[HiddenStatesSettings]] = {
     "hidden_states": HiddenStatesSettings,
 }
 """Settings of each source that makes latents of one image, by the `kind` of its fingerprint."""
+
+
+def needs_source(config: TheWorldConfig) -> bool:
+    """Whether a model cannot make the latents of an image by itself."""
+    return config.enable_world and bool(config.num_world_steps or config.world_source)
 
 
 def attach_source(model: TheWorld, source: WorldSource) -> None:

@@ -72,6 +72,7 @@ def test_order_and_names_of_images_do_not_matter():
 
 
 def test_nothing_differs_and_very_much_differs():
+    assert paired_test(*pairs(*[3] * 5, *[-3] * 5)).p_value == 1.0
     same = paired_test([True, False], [True, False], ["a", "b"])
     assert (same.p_value, same.mcnemar_p_value, same.images) == (1.0, 1.0, 0)
     assert paired_test(*pairs(*[2] * 100)).p_value == pytest.approx(2 * 0.5**100, rel=1e-9)

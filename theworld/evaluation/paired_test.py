@@ -178,4 +178,5 @@ def _share_as_uneven(differences: NDArray[np.int64]) -> float:
         positive[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
         chances = np.convolve(chances, positive)
     totals = np.abs(2 * np.arange(len(chances)) - (len(chances) - 1))
-    return min(1.0, float(chances[totals >= abs(int(differences.sum()))].sum()))
+    share = float(chances[totals >= abs(int(differences.sum()))].sum())
+    return share if share < 1 - 1e-9 else 1.0  # all of them, but for rounding

@@ -7,16 +7,15 @@ and how much noise is for an experiment to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import Denoiser
-from theworld.models.world_sources.source import Facts, WorldSource, noise, numbers_of
+from theworld.models.world_sources.denoiser_source import DenoiserSource
+from theworld.models.world_sources.source import noise, numbers_of
 from theworld.models.world_sources.text import Text
 
 _EPSILON = 1e-6
@@ -48,48 +47,31 @@ class HiddenStatesSettings:
             raise ValueError(f"found {self}, expected a block and sigma of at least 0 and fps of at least 1")
 
 
-class HiddenStates(WorldSource):
+class HiddenStates(DenoiserSource[HiddenStatesSettings]):
     """Hidden states in place of latents: as many channels as the denoiser is wide, a cell for each of its patches.
 
     Every cell is scaled to a root mean square of 1, because a few channels of such networks are hundreds of times
     larger than the others.
 
     Args:
-        vae: Of the same Cosmos model.
-        denoiser: Likewise. Blocks behind the chosen one are removed from it.
+        vae: As in `DenoiserSource`, like the three below.
+        denoiser: See there. Blocks behind the chosen one are removed from it.
         settings: Which block, at which noise.
-        text: For every image the same; by default none.
+        text: See there.
     """
 
+    kind = "hidden_states"
     num_frames = 1
 
     def __init__(
         self, vae: WorldEncoder, denoiser: Denoiser, settings: HiddenStatesSettings, *, text: Text | None = None
     ) -> None:
-        blocks = denoiser.transformer.transformer_blocks
+        super().__init__(vae, denoiser, settings, text=text)
+        blocks, config = denoiser.transformer.transformer_blocks, denoiser.transformer.config
         if settings.block >= len(blocks):
             raise ValueError(f"found block={settings.block}, expected less than {len(blocks)}, the denoiser's blocks")
         denoiser.transformer.transformer_blocks = nn.ModuleList(blocks[: settings.block + 1])
-        self.vae = vae
-        self.denoiser = denoiser
-        self.settings = settings
-        self.text = Text.none(denoiser.text_width) if text is None else text
-        config = denoiser.transformer.config
         self.latent_channels = config.num_attention_heads * config.attention_head_dim
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        vae: WorldEncoder,
-        name_or_path: str,
-        settings: HiddenStatesSettings,
-        *,
-        text: str | Path | None = None,
-        dtype: torch.dtype = torch.bfloat16,
-    ) -> HiddenStates:
-        """As `Rollout.from_pretrained`."""
-        told = None if text is None else Text.read(Path(text).expanduser())
-        return cls(vae, Denoiser.from_pretrained(name_or_path, dtype=dtype), settings, text=told)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
@@ -106,14 +88,3 @@ class HiddenStates(WorldSource):
             fps=self.settings.fps,
         )
         return states * torch.rsqrt(states.square().mean(dim=1, keepdim=True) + _EPSILON)
-
-    def fingerprint(self) -> Facts:
-        """Weights that are used, settings and text."""
-        networks = {"vae_sha256": weights_sha256(self.vae, {})} | self.denoiser.fingerprint()
-        return {"kind": "hidden_states"} | networks | self.text.fingerprint() | asdict(self.settings)
-
-    def to(self, device: torch.device | str) -> HiddenStates:
-        """Move both networks."""
-        self.vae.to(device)
-        self.denoiser.transformer.to(device)
-        return self

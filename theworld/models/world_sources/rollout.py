@@ -10,17 +10,16 @@ everywhere here, and stays as it is. A world step is one latent frame: four fram
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import SIGMA_MAX, Denoiser
-from theworld.models.world_sources.source import Facts, WorldSource, noise, numbers_of
+from theworld.models.world_sources.denoiser_source import DenoiserSource
+from theworld.models.world_sources.source import noise, numbers_of
 from theworld.models.world_sources.text import Text
 
 
@@ -57,57 +56,29 @@ class RolloutSettings:
             )
 
 
-class Rollout(WorldSource):
+class Rollout(DenoiserSource[RolloutSettings]):
     """Future frames after each image.
 
     Args:
-        vae: Of the same Cosmos model.
-        denoiser: Likewise.
+        vae: As in `DenoiserSource`, like the three below.
+        denoiser: See there.
         settings: How many frames, and how they are sampled.
-        text: For every image the same; by default none.
+        text: See there; guidance needs a negative one.
     """
+
+    kind = "rollout"
 
     def __init__(
         self, vae: WorldEncoder, denoiser: Denoiser, settings: RolloutSettings, *, text: Text | None = None
     ) -> None:
-        self.vae = vae
-        self.denoiser = denoiser
-        self.settings = settings
-        self.text = Text.none(denoiser.text_width) if text is None else text
+        super().__init__(vae, denoiser, settings, text=text)
         self.latent_channels = denoiser.latent_channels
         self.num_frames = 1 + settings.num_world_steps
-        if vae.latents_mean.shape[1] != self.latent_channels:
-            raise ValueError(
-                f"found a VAE of {vae.latents_mean.shape[1]} latent channels and a denoiser of {self.latent_channels}, "
-                "expected the same: take both from one Cosmos repository"
-            )
         if settings.guidance_scale > 1 and self.text.negative is None:
             raise ValueError(
                 f"found guidance_scale={settings.guidance_scale} without negative_prompt_embeds, expected them: "
                 "guidance leads away from a negative text; give a file that has both, or guidance_scale=1"
             )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        vae: WorldEncoder,
-        name_or_path: str,
-        settings: RolloutSettings,
-        *,
-        text: str | Path | None = None,
-        dtype: torch.dtype = torch.bfloat16,
-    ) -> Rollout:
-        """With the denoiser of a Cosmos-Predict2 repository or folder.
-
-        Args:
-            vae: Of the same repository.
-            name_or_path: Of which `transformer` and `scheduler` are read.
-            settings: As in the constructor.
-            text: File that `Text.read` reads; default: no text.
-            dtype: Of the denoiser's weights.
-        """
-        told = None if text is None else Text.read(Path(text).expanduser())
-        return cls(vae, Denoiser.from_pretrained(name_or_path, dtype=dtype), settings, text=told)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
@@ -153,14 +124,3 @@ class Rollout(WorldSource):
             return clean
         negative = replace(self.text, prompt=self.text.negative)
         return clean + scale * (clean - estimate(text=negative.spread(latents)))
-
-    def fingerprint(self) -> Facts:
-        """Weights of both networks, settings and text."""
-        networks = {"vae_sha256": weights_sha256(self.vae, {})} | self.denoiser.fingerprint()
-        return {"kind": "rollout"} | networks | self.text.fingerprint() | asdict(self.settings)
-
-    def to(self, device: torch.device | str) -> Rollout:
-        """Move both networks."""
-        self.vae.to(device)
-        self.denoiser.transformer.to(device)
-        return self

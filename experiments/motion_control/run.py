@@ -73,7 +73,7 @@ def run(output: Path, *, seed: int = 0, pictures: dict[str, int] | None = None, 
         steps: Optimizer steps of each arm, other than `motion.yaml` has them.
     """
     folder = output / "pictures"
-    if not folder.exists():
+    if not split_of(folder, SPLITS[-1]).rows.exists():  # written last
         MotionPictures(output=str(folder), seed=seed, **(pictures or {})).generate()
     for split in SPLITS:
         cache(output, split)

@@ -1,4 +1,4 @@
-"""One picture of the control: the four rows of a test scene, and how often each arm is right."""
+"""One picture of the control: the rows of two test scenes, and how often each arm is right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT, DPI = 11.6, 3.6, 110
 _COLOURS = ("#2f6fb0", "#b5651d", "#b5651d", "#9aa3ad")
 _INK = "#181c22"
 SHOWN = 4
-"""Rows of one scene."""
+"""Rows of two scenes."""
 
 
 def draw(facts: dict[str, Any], split: Split) -> Image.Image:
@@ -40,7 +40,7 @@ def draw(facts: dict[str, Any], split: Split) -> Image.Image:
     grid[0, 0].set_ylabel("first frame", fontsize=9)
     grid[1, 0].set_ylabel("second frame", fontsize=9)
     question = rows[0]["conversations"][0]["value"].removeprefix("<image>\n")
-    examples.suptitle(f"One scene, four rows: {question}", fontsize=11)
+    examples.suptitle(f"Two scenes, two rows each: {question}", fontsize=11)
     _arms(arms.subplots(), facts)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

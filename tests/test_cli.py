@@ -132,6 +132,14 @@ def test_world_tokens_from_settings_alone():
         assert num_world_tokens(*settings.values()) == TheWorldConfig.preset("gemma3-4b", **settings).num_world_tokens
 
 
+def test_a_token_budget_reaches_model_and_data(refused, printed_config):
+    message = refused(f"--config={PROGRESSIVE}", "--model.world_tokens_per_frame=100", "--model.world_image_size=512")
+    assert "found world_tokens_per_frame=100, expected one of [4096, 1024, 256, 64, 16, 4, 1]" in message
+    config = printed_config(f"--config={PROGRESSIVE}", "--model.world_tokens_per_frame=256")
+    assert config["model"]["world_tokens_per_frame"] == 256
+    assert num_world_tokens(512, "spatial", 2, 256) == 3 * 256
+
+
 def test_the_end_of_a_stage_is_not_counted_as_training_time():
     order = list(cli.CALLBACKS)
     assert order.index("throughput") < min(order.index("stage_validation"), order.index("stage_export"))

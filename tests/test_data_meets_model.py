@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from tests.tiny import (
@@ -29,7 +30,7 @@ from theworld.data.processor import TheWorldProcessor
 from theworld.data.rows.osd import OSDRows
 from theworld.data.samples import OSDSamples
 from theworld.data.stores import FolderStore
-from theworld.types import IGNORE_INDEX
+from theworld.types import IGNORE_INDEX, TokenType
 
 NEW_TOKENS = 6
 
@@ -99,6 +100,23 @@ def test_model_and_processor_name_the_same_tokens(pair):
         ids = (processor.start_of_world_id, processor.world_token_id, processor.end_of_world_id)
         assert ids == (config.start_of_world_token_id, config.world_token_id, config.end_of_world_token_id)
         assert config.num_world_tokens == processor.num_world_tokens
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("world_position", ["first", "after_image"])
+def test_the_image_sees_only_world_tokens_that_stand_before_it(pair, world_position):
+    if not pair.world:
+        return
+    settings = {"num_image_tokens": IMAGE_TOKENS, "num_world_tokens": WORLD_TOKENS, "world_image_size": WORLD_SIDE}
+    tokenizer, image_processor = pair.processor.tokenizer, pair.processor.image_processor
+    processor = TheWorldProcessor(tokenizer, image_processor, world_position=world_position, **settings)
+    image = Image.linear_gradient("L").convert("RGB").resize((40, 30))
+    sample = processor.encode_prompt([("Is Region [0] left?", "")], image, "a")
+    other = replace(sample, world_pixel_values=-sample.world_pixel_values)
+    logits = [pair.model(**inputs(pair.padded([s])), logits_to_keep=0).logits[0] for s in (sample, other)]
+    changed = (logits[0] - logits[1]).abs().amax(-1) > 1e-6  # (T,)
+    assert changed[-1]
+    assert changed[sample.token_type_ids == TokenType.IMAGE].any() == (world_position == "first")
 
 
 @torch.no_grad()

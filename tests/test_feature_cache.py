@@ -14,6 +14,7 @@ from theworld.data.features.store import open_features
 from theworld.data.indexing.index import Index
 from theworld.data.processor import TheWorldProcessor
 from theworld.data.samples import OSDSamples
+from theworld.data.splits import SourceConfig, SourceOpener
 from theworld.data.stores import FolderStore
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import encoder_facts
@@ -149,6 +150,35 @@ def test_mistakes_are_named(source, cached, tmp_path, arguments, message):
     assert sorted(path for path in cached.rglob("*")) == before
 
 
+def test_one_cache_serves_every_token_budget_under_which_the_same_turns_fit(source, cached, tmp_path):
+    """Latents are kept whole: what the projector averages is decided by the model that reads them."""
+    rows, images, _ = source
+    index = tmp_path / "fewer.parquet"
+    fewer = [f"--rows={rows}", f"--images={images}", *INDEX, f"--output={index}", "--world_tokens_per_frame=16"]
+    main(["data", "index", *fewer])
+    assert Index.read(index).header.settings.num_world_tokens == 16
+    assert Index.read(index).sha256 != Index.read(source[2]).sha256
+    processor = TheWorldProcessor.from_pretrained("theworld-tiny", num_world_tokens=16, world_image_size=64)
+    settings = {
+        "max_seq_length": 400,
+        "region_style": "box",
+        "skip_malformed": False,
+        "cache_dir": "",
+        "cache_bytes": 1,
+    }
+    opener = SourceOpener(processor=processor, **settings)
+    config = SourceConfig(name="a", path=str(rows), images=str(images), index=str(index), features=str(cached))
+    sample = opener.open(config).read(0, cached=BOTH)
+    assert sample.world_latents.shape == (1, 16, 1, 8, 8)
+    model = TheWorld.from_pretrained(
+        "theworld-tiny", world_image_size=64, world_tokens_per_frame=16, dtype=torch.float32
+    )
+    tokens = model.cosmos_encoder.project(sample.world_latents)
+    assert tokens.shape[1] == int((sample.input_ids == processor.world_token_id).sum()) == 16
+    expected = model.cosmos_encoder.projector.layers(sample.world_latents[0, :, 0, :2, :2].mean((1, 2)))
+    torch.testing.assert_close(tokens[0, 0] / tokens[0, 0].norm(), expected / expected.norm())
+
+
 def test_a_folder_of_another_index_is_refused_until_it_is_thrown_away(source, cached, tmp_path):
     rows, images, _ = source
     other = tmp_path / "other.parquet"
@@ -160,4 +190,4 @@ def test_a_folder_of_another_index_is_refused_until_it_is_thrown_away(source, ca
         main([*arguments, f"--index={other}", "--features=[world_latents]"])
     main([*arguments, f"--index={other}", "--features=[world_latents]", "--restart"])
     (store,) = open_features(tmp_path / "f", enable_world=True).values()
-    assert store.manifest.index_sha256 == Index.read(other).sha256
+    assert store.manifest.index_sha256 == Index.read(other).pictures_sha256

@@ -20,6 +20,7 @@ from transformers import (
 
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.theworld import TheWorld
+from theworld.models.world_sources.source import Facts, WorldSource
 from theworld.types import Batch
 
 SPECIALS = [
@@ -93,6 +94,28 @@ def make_model(seed: int = 0, **overrides) -> TheWorld:
     model = TheWorld(tiny_config(**overrides)).eval()
     randomise(model)
     return model
+
+
+class NegativeFrames(WorldSource):
+    """Frame f holds the frame averaged to cells, times (-1)^f, in every channel; notes the keys it was asked for."""
+
+    latent_channels = 16
+
+    def __init__(self, num_frames: int) -> None:
+        self.num_frames = num_frames
+        self.keys: list[str] = []
+
+    def encode(self, pixels: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
+        self.keys += keys
+        cells = torch.nn.functional.avg_pool2d(pixels.mean(1, keepdim=True), 8)  # (W, 1, h, w)
+        signs = torch.tensor([(-1.0) ** frame for frame in range(self.num_frames)]).view(1, 1, -1, 1, 1)
+        return (cells[:, :, None] * signs).expand(-1, 16, -1, -1, -1).contiguous()
+
+    def fingerprint(self) -> Facts:
+        return {"source": "negatives"}
+
+    def to(self, device: torch.device | str) -> WorldSource:
+        return self
 
 
 def inputs(batch: Batch, *, labels: bool = False) -> dict[str, torch.Tensor]:

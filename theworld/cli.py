@@ -113,7 +113,13 @@ class TheWorldCLI(LightningCLI):
         for name in ("base", "enable_world", "world_image_size"):
             parser.link_arguments(f"model.{name}", f"data.{name}")
         parser.link_arguments(
-            ("model.world_image_size", "model.world_projection_mode", "model.num_world_steps"),
+            (
+                "model.world_image_size",
+                "model.world_projection_mode",
+                "model.num_world_steps",
+                "model.world_tokens_per_frame",
+                "model.world_latent_shape",
+            ),
             "data.num_world_tokens",
             compute_fn=num_world_tokens,
         )

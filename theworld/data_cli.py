@@ -87,6 +87,8 @@ def index_rows(
     world_image_size: int = 512,
     world_projection_mode: Literal["spatial", "channel"] = "spatial",
     num_world_steps: int = 0,
+    world_tokens_per_frame: int | None = None,
+    world_latent_shape: tuple[int, int] | None = None,
     num_workers: int | None = None,
     check_images: bool = True,
     restart: bool = False,
@@ -107,13 +109,17 @@ def index_rows(
         world_image_size: Side of the world encoder's square input, in pixels.
         world_projection_mode: `spatial` has a world token a latent cell, `channel` one a latent channel.
         num_world_steps: Future latent frames besides the image's own.
+        world_tokens_per_frame: World tokens of a latent frame in spatial mode, a square; by default one a cell.
+        world_latent_shape: Channels and stride in pixels of a world source's latents, if not the VAE's.
         num_workers: Worker processes besides this one; 0 works in this one, by default one a CPU.
         check_images: Decode every image to find damaged ones; False hashes them and reads their headers.
         restart: Throw away what an interrupted run has finished.
     """
     processor = TheWorldProcessor.from_pretrained(
         base,
-        num_world_tokens=num_world_tokens(world_image_size, world_projection_mode, num_world_steps),
+        num_world_tokens=num_world_tokens(
+            world_image_size, world_projection_mode, num_world_steps, world_tokens_per_frame, world_latent_shape
+        ),
         world_image_size=world_image_size,
         enable_world=enable_world,
     )

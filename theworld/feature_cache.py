@@ -35,8 +35,10 @@ from theworld.data.stores import RowStore
 from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, Feature, Precision, autocast, encode, encoder_facts, tower
-from theworld.models.world_sources.rollout import Rollout, RolloutSettings
-from theworld.models.world_sources.source import WorldSource
+from theworld.models.world_sources.attach import source_of
+from theworld.models.world_sources.hidden_states import HiddenStatesSettings
+from theworld.models.world_sources.rollout import RolloutSettings
+from theworld.models.world_sources.source import WorldSource, content_keys
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -54,6 +56,7 @@ def cache_features(
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
     trained_later: Sequence[Feature] = (),
     rollout: RolloutSettings | None = None,
+    hidden_states: HiddenStatesSettings | None = None,
     text: str | None = None,
     precision: Precision = "bf16-mixed",
     device: str | None = None,
@@ -80,6 +83,7 @@ def cache_features(
         trained_later: Those whose tower a later stage of the same run trains. A run keeps in float32 what any of its
             stages trains, from its first step on.
         rollout: Makes latents of the present and of `num_world_steps` future frames, by the denoiser of `cosmos_model`.
+        hidden_states: Makes hidden states of that denoiser in place of latents.
         text: A safetensors file of text embeddings for the denoiser (`theworld.models.world_sources.text`).
         precision: As `trainer.precision` of the run.
         device: `cuda` or `cpu`, as that of the run; by default the GPU if there is one.
@@ -106,7 +110,7 @@ def cache_features(
         dtype=_DTYPES[dtype],
         trained_later=trained_later,
     )
-    source = _source(model, base, cosmos_model, rollout, text, dtype=_DTYPES[dtype])
+    source = _source(model, cosmos_of(base, cosmos_model), rollout, hidden_states, text=text, dtype=_DTYPES[dtype])
     with Crew.of_torchrun() as crew:
         folder, where = Path(output).expanduser(), crew.device(device)
         drawings = _drawings(store, found, folder, crew, restart=restart)
@@ -169,22 +173,23 @@ def load_towers(
 
 def _source(
     model: TheWorld,
-    base: str,
-    cosmos_model: str | None,
+    cosmos_model: str,
     rollout: RolloutSettings | None,
-    text: str | None,
+    hidden_states: HiddenStatesSettings | None,
     *,
+    text: str | None,
     dtype: torch.dtype,
 ) -> WorldSource | None:
     """What makes the latents, if it is not the world encoder alone."""
-    if rollout is None:
-        if text is not None:
-            raise ValueError(f"found text={text} without a rollout, expected one: only a denoiser is told a text")
+    encoder, asked = model.cosmos_encoder, [settings for settings in (rollout, hidden_states) if settings is not None]
+    if not asked and text is None:
         return None
-    if model.cosmos_encoder is None:
-        raise ValueError("found a rollout for an index with enable_world=False, expected world tokens in the index")
-    vae, name = model.cosmos_encoder.vae, cosmos_of(base, cosmos_model)
-    return Rollout.from_pretrained(vae, name, rollout, text=text, dtype=dtype)
+    if encoder is None or len(asked) != 1:
+        raise ValueError(
+            f"found {asked}, text={text} and enable_world={encoder is not None} in the index, expected a rollout or "
+            "hidden_states, which the text is for, and world tokens"
+        )
+    return source_of(encoder.vae, cosmos_model, asked[0], text=text, dtype=dtype)
 
 
 class _DrawnPixels(Dataset[Tensor]):
@@ -208,10 +213,6 @@ class _DrawnPixels(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.drawings)
 
-    def keys(self, entries: Sequence[int]) -> list[str]:
-        """The drawings' own names: the same picture with the same regions has the same one in any source."""
-        return [self.drawings.keys[entry].tobytes().hex() for entry in entries]
-
     def __getitem__(self, entry: int) -> Tensor:
         row = describe_row(self.store, self.index, int(self.drawings.rows[entry]), row_format=self.row_format)
         image = draw_row(self.store, self.index, row, region_style=self.region_style)
@@ -234,10 +235,11 @@ def _drawings_of(store: RowStore, index: Index, path: Path, *, restart: bool) ->
     folder = path.parent
     if path.exists() and not restart:
         drawings = Drawings.read(path)
-        if drawings.index_sha256 != index.sha256:
+        if drawings.index_sha256 != index.pictures_sha256:
             raise ValueError(
-                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now {index.sha256}). "
-                "Choose another folder, or begin again with --restart (which removes what is there)."
+                f"{folder}: holds the cache of another index (cache {drawings.index_sha256}, now "
+                f"{index.pictures_sha256}). Choose another folder, or begin again with --restart (which removes what "
+                "is there)."
             )
         return drawings
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,13 +259,13 @@ def _manifest(
     shard_bytes: int,
 ) -> Manifest:
     """With shape and type of an entry as the tower gives them."""
-    first = run(pixels[0][None], pixels.keys([0]))[0]
+    first = run(pixels[0][None])[0]
     made_by = {} if source is None else {name: str(value) for name, value in source.fingerprint().items()}
     return Manifest(
         feature=pixels.feature,
         encoder=encoder_facts(model, pixels.feature, precision=precision) | made_by,
         preprocessing_sha256=preprocessing_sha256(pixels.processor, pixels.feature, region_style=pixels.region_style),
-        index_sha256=pixels.index.sha256,
+        index_sha256=pixels.index.pictures_sha256,
         dtype=str(first.dtype).removeprefix("torch."),
         shape=tuple(first.shape),
         entries=len(pixels),
@@ -278,16 +280,15 @@ def _encode(
     feature: Feature,
     source: WorldSource | None,
     pixels: Tensor,
-    keys: Sequence[str],
     *,
     precision: Precision,
     device: torch.device,
 ) -> Tensor:
     """On the device, under the run's precision; the features on the CPU."""
     with torch.no_grad(), autocast(precision, device):
-        there = pixels.to(device)
-        made = encode(model, feature, there) if source is None else source.encode(there, keys)
-    return made.cpu()
+        if source is not None:
+            return source.encode(pixels.to(device), content_keys(pixels)).cpu()
+        return encode(model, feature, pixels.to(device)).cpu()
 
 
 def _batches(
@@ -295,5 +296,5 @@ def _batches(
 ) -> Iterator[Tensor]:
     """Features of each batch of drawings, in order."""
     loader = DataLoader(pixels, batch_sampler=batches, num_workers=num_workers, worker_init_fn=keep_freed_memory)
-    for entries, batch in zip(batches, loader, strict=True):
-        yield run(batch, pixels.keys(entries))
+    for batch in loader:
+        yield run(batch)

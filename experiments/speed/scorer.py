@@ -82,7 +82,7 @@ def main() -> None:
             lambda: [score_answer(one.question, one.text) for one in read_predictions(path)], settings.repeats
         )
         print(f"mixed, read from a file, known truths {count / seconds:8,.0f}")
-        seconds = best(lambda: Report.from_predictions(read_predictions(path)).write(folder), 1)
+        seconds = best(lambda: Report.from_predictions(read_predictions(path)).write(folder), settings.repeats)
         print(f"mixed, file to report with baselines, intervals and tests {count / seconds:8,.0f}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from pathlib import Path
 
@@ -99,6 +100,34 @@ def test_a_changed_benchmark_does_not_go_on(whole, export, bench, tmp_path):
         run(export, {"benchmark": "srgpt", "path": str(path), "images": str(images)}, output)
 
 
+def test_a_changed_image_does_not_go_on(whole, export, tmp_path):
+    """Rows and settings are the same, and the picture that two of four answers are about is another one."""
+    rows = published.srgpt_rows(10)
+    rows[2]["image_info"] = rows[1]["image_info"]
+    path, images = published.write_srgpt(tmp_path, rows)
+    bench, output = {"benchmark": "srgpt", "path": str(path), "images": str(images)}, tmp_path / "out"
+    first = run(export, bench, output, limit=4)
+    picture, other = (images / rows[number]["image_info"]["file_path"] for number in (1, 9))
+    as_it_was, written = picture.read_bytes(), (output / "predictions.jsonl").read_bytes()
+    assert [row["image_sha256"] for row in first[1:3]] == [hashlib.sha256(as_it_was).hexdigest()] * 2
+    picture.write_bytes(published.photo(99))
+    with pytest.raises(ValueError, match=rf"2 of 4 answers .* images, of {first[1]['id']!r}.*; restore them, or give"):
+        run(export, bench, output)
+    assert (output / "predictions.jsonl").read_bytes() == written
+    picture.write_bytes(as_it_was)
+    other.write_bytes(published.photo(99))  # of a question that is still to be answered
+    last = run(export, bench, output)[-1]
+    assert last["image_sha256"] == hashlib.sha256(published.photo(99)).hexdigest() != whole[1][-1]["image_sha256"]
+
+
+def test_answers_that_do_not_say_what_they_saw_do_not_go_on(export, bench, tmp_path):
+    rows = run(export, bench, tmp_path, limit=2)
+    del rows[1]["image_sha256"]
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match="1 of 2 answers keep no image_sha256, as earlier versions wrote them"):
+        run(export, bench, tmp_path)
+
+
 def test_the_batch_size_changes_no_answer(whole, export, bench, tmp_path):
     output, _ = whole
     run(export, bench, tmp_path, batch_size=1)
@@ -172,6 +201,14 @@ def test_every_benchmark_from_the_command_line(export, tmp_path, name, capsys):
     assert summary["report"]["n"] == len(lines) > 3
     if name == "cvbench":
         assert summary["report"]["official"]["name"].startswith("CV-Bench accuracy")
+    main(["score", str(output / "predictions.jsonl"), f"--output={tmp_path / 'again'}"])
+    again = tmp_path / "again" / "summary.json"
+    if name == "osd":
+        assert json.loads(again.read_text()) == summary["report"]
+    else:
+        assert again.read_bytes() == (output / "summary.json").read_bytes()
+    scores = [json.loads(line) for line in (tmp_path / "again" / "scores.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in scores] == [json.loads(line)["id"] for line in lines]
 
 
 def test_a_mistake_ends_the_command_with_its_message(tmp_path):

@@ -52,6 +52,9 @@ SMALL = ("small_predicate", "Is Region [2] smaller than Region [5]?")
         (TALL, "Yes, and I cannot see why one would doubt it.", "yes"),
         (TALL, "<think>No? Yes.</think>No.", "no"),
         (TALL, "assistant: no\nuser: yes", "no"),
+        # "May" and "might" with the opposite are a way to say no.
+        (TALL, "Actually, Region [3] may be shorter than Region [7].", "no"),
+        (SMALL, "In fact Region [2] might be larger than Region [5].", "no"),
         # "Sure" and "indeed" may only open what follows.
         (TALL, "Sure! Region [7] is taller.", "no"),
         (TALL, "Indeed, Region [3] is not taller.", "no"),

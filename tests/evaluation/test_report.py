@@ -13,7 +13,7 @@ from rich.console import Console
 
 from theworld.evaluation.answers import SCORER_VERSION
 from theworld.evaluation.report import Prediction, Report, read_predictions
-from theworld.evaluation.statistics import wilson_interval
+from theworld.evaluation.statistics import cluster_bootstrap, wilson_interval
 
 if TYPE_CHECKING:
     from conftest import Ask
@@ -62,6 +62,22 @@ def test_rows(predictions: list[Prediction]) -> None:
     assert interval.low <= wilson.low < wilson.high <= interval.high
     # `yes` is right on a0, a2, a4, a6 (the model too, but for a6); the shortest best width, 1 m, hits b0 alone.
     assert _counts_and_p(report) == pytest.approx((4, 1, 2 * (1 + 5) / 2**5))
+
+
+def test_a_rows_interval_knows_its_images_and_its_errors_their_units(ask: Ask) -> None:
+    """Forty answers about four images, right or wrong image by image, beside hours that must not count as lengths."""
+    wide = [
+        ask("width_data", "How wide is Region [0]?", "1 m", id=f"w{i:02}", image=f"image-{i // 10}") for i in range(40)
+    ]
+    hours = [ask("direction", "Where is Region [1]?", "1 o'clock", id=f"x{i}", image=f"hour-{i}") for i in range(2)]
+    texts = ["1 m"] * 10 + ["2 m"] * 10 + ["1 m"] * 10 + ["2 m"] * 10 + ["4 o'clock", "1 o'clock"]
+    report = Report.from_predictions([Prediction(q, text) for q, text in zip([*wide, *hours], texts, strict=True)])
+    by_image = cluster_bootstrap([1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [0.0] * 10, [q.image_id for q in wide])
+    wilson = wilson_interval(20, 40)
+    assert report.row("width").interval == by_image
+    assert by_image.low < wilson.low < wilson.high < by_image.high
+    assert (report.row("overall").relative_error, report.row("overall").degrees) == (0.5, 45)
+    assert (report.row("direction").relative_error, report.row("width").degrees) == (None, None)
 
 
 def test_groups_are_those_of_the_paper_and_directions_err_in_degrees(ask: Ask) -> None:

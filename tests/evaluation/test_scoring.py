@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def predictions(tmp_path: Path) -> Path:
     return write(tmp_path / "predictions.jsonl", ROWS)
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> Path:
+def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -101,4 +102,65 @@ def test_a_bad_row_ends_it_with_a_message(tmp_path: Path, row: dict[str, str], m
     path = write(tmp_path / "p.jsonl", [row, *ROWS[1:]])
     with pytest.raises(SystemExit, match=rf"theworld score: .*{message}"):
         evaluation_command(["score", str(path), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+VSR = {
+    "question": "Is the following statement true? The cat is under the table.",
+    "qa_type": "qualitative",
+    "qa_category": "under_predicate",
+    "benchmark": "vsr",
+    "choices": ["Yes.", "No."],
+}
+CAPTIONS = [
+    VSR | {"id": "b", "ground_truth": "Yes.", "prediction": "True."},
+    VSR | {"id": "a", "ground_truth": "No.", "prediction": "Yes."},
+    VSR | {"id": "c", "ground_truth": "No.", "prediction": "A table."},
+]
+
+
+def test_the_benchmark_of_the_rows_decides_how_they_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By SpatialRGPT-Bench's rules there would be no such category."""
+    evaluation_command(["score", str(write(tmp_path / "p.jsonl", CAPTIONS)), "--output", str(tmp_path / "out")])
+    assert [tuple(row[key] for key in KEYS) for row in read(tmp_path / "out")] == [
+        ("b", "correct", True, "yes", "yes"),
+        ("a", "wrong", False, "no", "yes"),
+        ("c", "unparsed", False, "no", None),
+    ]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["benchmark"] == "vsr"
+    assert (summary["report"]["overall"]["correct"], summary["report"]["overall"]["unparsed"]) == (1, 1)
+    assert "33.3" in capsys.readouterr().out
+
+
+def test_two_models_may_answer_the_same_choices(tmp_path: Path) -> None:
+    rows = [row | {"model": model} for row in CAPTIONS for model in ("first", "second")]
+    rows[3]["prediction"] = "No."
+    evaluation_command(["score", str(write(tmp_path / "p.jsonl", rows)), "--output", str(tmp_path / "out")])
+    models = json.loads((tmp_path / "out" / "summary.json").read_text())["models"]
+    assert [models[name]["report"]["overall"]["correct"] for name in ("first", "second")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "message"),
+    [
+        (
+            ROWS[2] | {"id": "d"},
+            [],
+            r"found answers to several benchmarks: vsr \(.*line 1\), no benchmark \(.*line 3\); exp",
+        ),
+        (CAPTIONS[1] | {"benchmark": "blink"}, [], r"several benchmarks: vsr \(.*\), blink \(.*line 3\)"),
+        (CAPTIONS[1] | {"choices": ["Yes.", 0]}, [], r"line 3 \(id 'a'\): found 0 choices, expected `choices`"),
+        (CAPTIONS[1] | {"ground_truth": "Maybe."}, [], r"row 'a': found the truth 'Maybe\.', expected Yes or No"),
+        (CAPTIONS[1], ["--compat=printed"], "found blind, compat or a judge with answers to vsr, expected none"),
+    ],
+)
+def test_choices_that_cannot_be_scored_are_refused(
+    tmp_path: Path, row: dict[str, object], words: list[str], message: str
+) -> None:
+    path = write(tmp_path / "p.jsonl", [CAPTIONS[0], CAPTIONS[2], row])
+    with pytest.raises(SystemExit, match=rf"theworld score: .*{message}"):
+        evaluation_command(["score", str(path), "--output", str(tmp_path / "out"), *words])
     assert not (tmp_path / "out").exists()

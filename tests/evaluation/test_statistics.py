@@ -78,3 +78,17 @@ def test_bad_input_is_refused() -> None:
         cluster_bootstrap([], [])
     with pytest.raises(ValueError, match="found resamples=0"):
         cluster_bootstrap([1.0], ["a"], resamples=0)
+
+
+def test_the_bootstrap_is_the_plain_one_to_the_last_bit():
+    """Kinds of clusters as rows of a matrix, in the order in which numpy sorts them; names and numbers alike."""
+    random = np.random.default_rng(5)
+    values, clusters = random.integers(-1, 2, 700).astype(float), random.integers(0, 150, 700)
+    sums, counts = np.bincount(clusters, weights=values), np.bincount(clusters).astype(float)
+    kinds, of_kind = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
+    assert len(kinds) > 20
+    drawn = np.random.default_rng(0).multinomial(len(sums), of_kind / len(sums), size=2000) @ kinds
+    tail = (1 - 0.95) / 2
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1 - tail])
+    assert cluster_bootstrap(values, clusters) == Interval(low, high)
+    assert cluster_bootstrap(values.tolist(), [f"image-{number}" for number in clusters]) == Interval(low, high)

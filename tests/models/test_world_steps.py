@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tests.models.conftest import make_sample, packed, padded
 from tests.models.test_generation import NEW_TOKENS, greedy
-from tests.tiny import WORLD_TOKENS, gemma_config, inputs, make_model, tiny_config
+from tests.tiny import WORLD_TOKENS, NegativeFrames, gemma_config, inputs, make_model, tiny_config
 from theworld.models.cosmos_encoder import CosmosEncoder
 from theworld.models.fusion import fuse
 from theworld.models.live_rows import with_live_rows
 from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
-from theworld.models.world_sources.source import Facts, WorldSource, content_keys
+from theworld.models.world_sources.source import content_keys
 from theworld.types import IGNORE_INDEX, TokenType
 
 STEPS = 2
 FRAMES = 1 + STEPS
-
-
-class Negatives(WorldSource):
-    """Frame f holds the frame averaged to cells, times (-1)^f, in every channel; notes the keys it was asked for."""
-
-    latent_channels = 16
-
-    def __init__(self, num_frames: int) -> None:
-        self.num_frames = num_frames
-        self.keys: list[str] = []
-
-    def encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        self.keys += keys
-        cells = torch.nn.functional.avg_pool2d(pixels.mean(1, keepdim=True), 8)  # (W, 1, h, w)
-        signs = torch.tensor([(-1.0) ** frame for frame in range(self.num_frames)]).view(1, 1, -1, 1, 1)
-        return (cells[:, :, None] * signs).expand(-1, 16, -1, -1, -1).contiguous()
-
-    def fingerprint(self) -> Facts:
-        return {"source": "negatives"}
-
-    def to(self, device: torch.device | str) -> WorldSource:
-        return self
 
 
 def samples(*, frames: int = FRAMES, answer: int = 3, alike: bool = False):
@@ -171,7 +147,7 @@ def test_one_frame_of_the_world_encoder_is_as_before_and_of_a_source_is_the_sour
     encoder = CosmosEncoder.from_config(tiny_config()).eval()
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
     assert torch.equal(encoder(pixels), encoder.projector(encoder.vae(pixels)))
-    encoder.source = Negatives(1)
+    encoder.source = NegativeFrames(1)
     assert torch.equal(encoder(pixels), encoder.projector(encoder.source.encode(pixels, [])))
     assert encoder.source.keys == content_keys(pixels)
     assert len(set(encoder.source.keys)) == 2
@@ -180,21 +156,21 @@ def test_one_frame_of_the_world_encoder_is_as_before_and_of_a_source_is_the_sour
 @torch.no_grad()
 def test_a_source_gives_every_frame(model: TheWorld) -> None:
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
-    model.cosmos_encoder.source = Negatives(FRAMES)
+    model.cosmos_encoder.source = NegativeFrames(FRAMES)
     try:
         tokens = model.cosmos_encoder(pixels)
         image = Image.new("RGB", (20, 12), "red")
         assert model.cosmos_encoder([image]).shape == (1, FRAMES * WORLD_TOKENS, 32)
     finally:
         model.cosmos_encoder.source = None
-    expected = model.cosmos_encoder.project(Negatives(FRAMES).encode(pixels, []))
+    expected = model.cosmos_encoder.project(NegativeFrames(FRAMES).encode(pixels, []))
     assert torch.equal(tokens, expected)
 
 
 def test_a_source_is_no_part_of_the_model(tmp_path) -> None:
     model = make_model(num_world_steps=STEPS)
     names, modules = list(model.state_dict()), list(model.modules())
-    model.cosmos_encoder.source = Negatives(FRAMES)
+    model.cosmos_encoder.source = NegativeFrames(FRAMES)
     assert (list(model.state_dict()), list(model.modules())) == (names, modules)
     assert sum(len(group) for group in parameter_groups(model).values()) == len(list(model.parameters()))
     model.save_pretrained(tmp_path)
@@ -204,7 +180,7 @@ def test_a_source_is_no_part_of_the_model(tmp_path) -> None:
 def test_frames_without_a_source_say_what_to_do(model: TheWorld) -> None:
     with pytest.raises(ValueError, match="no world source with num_world_steps=2.*attach a source .* give world_lat"):
         model.cosmos_encoder(torch.zeros(1, 3, 16, 16))
-    model.cosmos_encoder.source = Negatives(2)
+    model.cosmos_encoder.source = NegativeFrames(2)
     try:
         with pytest.raises(ValueError, match="found a world source of 2 latent frames, expected 3"):
             model.cosmos_encoder(torch.zeros(1, 3, 16, 16))

@@ -21,9 +21,8 @@ from theworld.data.samples import OSDSamples, Prompts
 from theworld.data.shards.node_cache import CACHE_BYTES, CACHE_FOLDER
 from theworld.data.splits import SourceConfig, SourceOpener, check_cache, check_settings, check_sources, drawn, mixture
 from theworld.data.synthetic import SyntheticScenes
+from theworld.data.world_block import WorldPosition
 from theworld.types import Batch, PromptBatch
-
-__all__ = ["OSDDataModule", "PlanLoader"]
 
 
 class OSDDataModule(LightningDataModule):
@@ -63,6 +62,7 @@ class OSDDataModule(LightningDataModule):
         skip_malformed: False stops at the first malformed row of a file without an index; True excludes such rows and
             counts them. (Where a row is not even closed, only `theworld data index` finds the next one.)
         blank_image: For controls: the tower, `vision` or `world`, that sees a plain colour (`TheWorldProcessor`).
+        world_position: Where the world tokens stand: `first` or `after_image`; by default as the base was trained.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class OSDDataModule(LightningDataModule):
         test_batch_size: int = 32,
         skip_malformed: bool = False,
         blank_image: BlankImage | None = None,
+        world_position: WorldPosition | None = None,
     ):
         super().__init__()
         of_format = partial(SourceConfig, row_format=row_format)
@@ -142,6 +143,7 @@ class OSDDataModule(LightningDataModule):
         self.test_batch_size = test_batch_size
         self.skip_malformed = skip_malformed
         self.blank_image = blank_image
+        self.world_position: WorldPosition | None = world_position
         self._processor: TheWorldProcessor | None = None
         self._samples: dict[str, OSDSamples] = {}
         self._mixture: Mixture | None = None
@@ -159,6 +161,7 @@ class OSDDataModule(LightningDataModule):
                 world_image_size=self.world_image_size,
                 enable_world=self.enable_world,
                 blank_image=self.blank_image,
+                world_position=self.world_position,
             )
         return self._processor
 
@@ -190,11 +193,11 @@ class OSDDataModule(LightningDataModule):
 
     def train_dataloader(self) -> PlanLoader:
         """Planned packed rows; saves and restores its position with the checkpoint."""
-        rank, world_size = self._rank()
+        mine = self._rank()
         overfit = None
         if self.trainer is not None:
             accumulate = self.trainer.accumulate_grad_batches
-            check_step_size(self.micro_batches_per_step, accumulate_grad_batches=accumulate, devices=world_size)
+            check_step_size(self.micro_batches_per_step, accumulate_grad_batches=accumulate, devices=mine["world_size"])
             overfit = steps_to_overfit(self.trainer.overfit_batches, accumulate_grad_batches=accumulate)
             if self.features and self._cached_steps is None:
                 raise ValueError(
@@ -206,8 +209,7 @@ class OSDDataModule(LightningDataModule):
             budget=self.token_budget,
             micro_batches_per_step=self.micro_batches_per_step,
             seed=self.seed,
-            rank=rank,
-            world_size=world_size,
+            **mine,
             num_workers=self.num_workers,
             max_images=self.max_images_per_row,
             window=self.shuffle_window,
@@ -227,10 +229,8 @@ class OSDDataModule(LightningDataModule):
         """Packed rows, the same at every pass; an empty list without validation rows."""
         if not self._sources["val"].is_given:
             return []
-        samples = self._split("val")
-        rank, world_size = self._rank()
         rows = fixed_rows(
-            samples, budget=self.token_budget, rank=rank, world_size=world_size, max_images=self.max_images_per_row
+            self._split("val"), budget=self.token_budget, max_images=self.max_images_per_row, **self._rank()
         )
 
         def choose_features() -> None:
@@ -241,8 +241,7 @@ class OSDDataModule(LightningDataModule):
 
     def test_dataloader(self) -> FixedLoader[PromptBatch]:
         """Prompts and their questions."""
-        rank, world_size = self._rank()
-        prompts = Prompts(self._split("test"), batch_size=self.test_batch_size, rank=rank, world_size=world_size)
+        prompts = Prompts(self._split("test"), batch_size=self.test_batch_size, **self._rank())
         return FixedLoader(prompts, num_workers=self.num_workers)
 
     def predict_dataloader(self) -> FixedLoader[PromptBatch]:
@@ -250,10 +249,9 @@ class OSDDataModule(LightningDataModule):
         return self.test_dataloader()
 
     def state_dict(self) -> dict[str, LoaderState]:
-        """The training loader's position.
+        """The training loader's position. Lightning restores a loader's own only inside an epoch (or with `max_steps`).
 
-        Lightning restores a loader's own state only when the checkpoint lies inside an epoch (or `max_steps` is set);
-        after one saved at the end of an epoch it would silently begin the data again.
+        After a checkpoint that was saved at the end of an epoch it would silently begin the data again.
         """
         return {"train": self._train_loader.state_dict()} if self._train_loader is not None else {}
 
@@ -291,8 +289,9 @@ class OSDDataModule(LightningDataModule):
             )
         return self._samples[split]
 
-    def _rank(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+    def _rank(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"rank": trainer.global_rank if trainer else 0, "world_size": trainer.world_size if trainer else 1}
 
 
 @rank_zero_only

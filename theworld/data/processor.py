@@ -1,4 +1,4 @@
-"""Text and image to a `Sample`: Gemma 3's chat layout with the world block right after `<bos>`.
+"""Text and image to a `Sample`: Gemma 3's chat layout with the world block right after `<bos>`, or after the image.
 
     <bos> SOW world x N EOW <start_of_turn>user ... <start_of_image> image x I <end_of_image> ... question<end_of_turn>
     <start_of_turn>model answer<end_of_turn> <start_of_turn>user ...
@@ -27,7 +27,8 @@ from theworld.data.pictures.blank import BlankImage, blank_picture, check_blank
 from theworld.data.pictures.images import world_pixels
 from theworld.data.pictures.regions import Turn
 from theworld.data.pictures.vision_pixels import VisionPixels
-from theworld.data.stored_settings import num_image_tokens, recorded_blank_image, token_id
+from theworld.data.stored_settings import num_image_tokens, recorded_blank_image, recorded_world_position, token_id
+from theworld.data.world_block import WorldPosition, check_position, opening_ids
 from theworld.types import IGNORE_INDEX, Sample, TokenType
 
 START_OF_TURN = "<start_of_turn>"
@@ -54,6 +55,7 @@ class TheWorldProcessor:
         end_of_world: Token that closes the world block.
         blank_image: Which tower sees a plain colour in place of the image: `vision`, `world` or `none`. For
             controls only: anything but `none` is warned of, and `save_pretrained` writes it down.
+        world_position: Where the world block stands: `first` or `after_image`, which `save_pretrained` writes down.
 
     Attributes:
         fixed_tokens: Tokens of every sample before its first question: world block, image block, turn header.
@@ -72,8 +74,10 @@ class TheWorldProcessor:
         world_placeholder: str = "<unused1>",
         end_of_world: str = "<unused2>",
         blank_image: BlankImage = "none",
+        world_position: WorldPosition = "first",
     ):
         check_blank(blank_image)
+        check_position(world_position)
         if num_image_tokens < 1 or (enable_world and (num_world_tokens < 1 or world_image_size < 1)):
             raise ValueError(
                 f"found num_image_tokens={num_image_tokens}, num_world_tokens={num_world_tokens}, "
@@ -87,6 +91,7 @@ class TheWorldProcessor:
         self.world_image_size = world_image_size
         self.enable_world = enable_world
         self.blank_image = blank_image
+        self.world_position: WorldPosition = world_position
         self.bos_token_id = token_id(tokenizer, tokenizer.bos_token)
         self.pad_token_id = token_id(tokenizer, tokenizer.pad_token)
         self.end_of_turn_id = token_id(tokenizer, END_OF_TURN)
@@ -120,6 +125,7 @@ class TheWorldProcessor:
         world_image_size: int,
         enable_world: bool = True,
         blank_image: BlankImage | None = None,
+        world_position: WorldPosition | None = None,
         revision: str | None = None,
     ) -> TheWorldProcessor:
         """Load tokenizer and image processor of a base model or of an export of ours.
@@ -131,6 +137,7 @@ class TheWorldProcessor:
             enable_world: As in the constructor.
             blank_image: As in the constructor; by default `none`, which an export that was trained on blank pictures
                 refuses: it must be said which of the two is meant.
+            world_position: As in the constructor; by default as an export was trained, else `first`.
             revision: Commit of a Hub repository.
         """
         name = resolve(name_or_path)
@@ -142,6 +149,7 @@ class TheWorldProcessor:
             world_image_size=world_image_size,
             enable_world=enable_world,
             blank_image=recorded_blank_image(name, revision, chosen=blank_image),
+            world_position=recorded_world_position(name, revision, chosen=world_position),
         )
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -152,6 +160,7 @@ class TheWorldProcessor:
         self.image_processor.save_pretrained(directory)
         config = {"processor_class": "Gemma3Processor", "image_seq_length": self.num_image_tokens}
         config |= {} if self.blank_image == "none" else {"blank_image": self.blank_image}
+        config |= {} if self.world_position == "first" else {"world_position": self.world_position}
         (directory / "processor_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @property
@@ -235,11 +244,12 @@ class TheWorldProcessor:
         return world_pixels(shown, self.world_image_size)[None]  # (W, 3, h, w)
 
     def _make_opening(self) -> list[int]:
-        """World block, first turn header and image block; ends where the first question begins."""
+        """All up to where the first question begins."""
         world = [self.start_of_world_id, *[self.world_token_id] * self.num_world_tokens, self.end_of_world_id]
         before, after = self._ids([f"{START_OF_TURN}user\n\n\n{START_OF_IMAGE}", f"{END_OF_IMAGE}"])
-        image = [self.image_token_id] * self.num_image_tokens
-        return [self.bos_token_id, *(world if self.enable_world else []), *before, *image, *after]
+        image = [*[self.image_token_id] * self.num_image_tokens, *after]
+        blocks = {"world": world if self.enable_world else [], "header": before, "image": image}
+        return opening_ids(self.bos_token_id, **blocks, world_position=self.world_position)
 
     def _opening_as_tensors(self) -> tuple[Tensor, Tensor]:
         """The opening's ids and its token types: all placeholders of a sample are in it."""

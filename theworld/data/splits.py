@@ -150,7 +150,7 @@ class SourceOpener:
         stores = open_features(source.features, enable_world=self.processor.enable_world)
         for feature, store in stores.items():
             made = preprocessing_sha256(self.processor, feature, region_style=self.region_style)
-            expected = {"index_sha256": index.sha256, "preprocessing_sha256": made}
+            expected = {"index_sha256": index.pictures_sha256, "preprocessing_sha256": made}
             fix = f"Make it again with `theworld data cache`, or leave out the features of {source.name}."
             store.refuse_other(expected, fix=fix)
         return stores

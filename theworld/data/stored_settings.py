@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from theworld.data.pictures.blank import BlankImage
+from theworld.data.world_block import WorldPosition
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str | None) -> int:
@@ -54,11 +55,35 @@ def recorded_blank_image(name: str, revision: str | None, *, chosen: BlankImage 
     Raises:
         ValueError: The export was trained with blank pictures, and the caller did not say whether it is to see such.
     """
-    path = cached_file(name, "processor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
-    recorded = "none" if path is None else json.loads(Path(path).read_text()).get("blank_image", "none")
+    recorded = _recorded(name, revision, "blank_image", default="none")
     if chosen is None and recorded != "none":
         raise ValueError(
             f"{name}: was trained with blank_image={recorded!r}, and found no choice of how it is to be used, expected "
             f"one; give blank_image={recorded!r} (data.blank_image), or 'none' for pictures as they are."
         )
     return cast(BlankImage, recorded) if chosen is None else chosen
+
+
+def recorded_world_position(name: str, revision: str | None, *, chosen: WorldPosition | None) -> WorldPosition:
+    """Where the world block stands: as recorded in an export, else as chosen, else `first`.
+
+    Args:
+        name: Directory or Hub name of a base or of an export of ours.
+        revision: Commit of a Hub repository.
+        chosen: By the caller; None if nothing was said.
+
+    Raises:
+        ValueError: The export was trained with the world block elsewhere than chosen.
+    """
+    recorded = _recorded(name, revision, "world_position", default="first")
+    if chosen not in (None, recorded) and recorded != "first":
+        raise ValueError(
+            f"{name}: was trained with world_position={recorded!r}, found the choice {chosen!r}, expected the same; "
+            "leave world_position (data.world_position) out"
+        )
+    return cast(WorldPosition, recorded if chosen is None else chosen)
+
+
+def _recorded(name: str, revision: str | None, key: str, *, default: str) -> str:
+    path = cached_file(name, "processor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    return default if path is None else str(json.loads(Path(path).read_text()).get(key, default))

@@ -17,13 +17,14 @@ SHOWN = 12
 """Questions of the picture."""
 
 
-def prediction_row(benchmark: Benchmark, item: Item, answered: Answer) -> dict[str, Json]:
+def prediction_row(benchmark: Benchmark, item: Item, answered: Answer, image_sha256: str) -> dict[str, Json]:
     """One line of `predictions.jsonl`: all that is needed to score the answer again, and to find its picture.
 
     Args:
         benchmark: That the question is of.
         item: The question.
         answered: What a model answered.
+        image_sha256: Of the encoded image that it was shown.
     """
     question = item.question
     return {
@@ -37,6 +38,7 @@ def prediction_row(benchmark: Benchmark, item: Item, answered: Answer) -> dict[s
         "group": item.group,
         "choices": list(item.choices),
         "image": item.image,
+        "image_sha256": image_sha256,
         "regions": [list(box) for box in item.row.boxes],
         "num_tokens": len(answered.tokens),
         "is_complete": answered.is_complete,

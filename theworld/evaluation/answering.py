@@ -30,6 +30,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from theworld.data.packing.collator import pad
 from theworld.data.processor import TheWorldProcessor
+from theworld.models.interventions import narrowed
 from theworld.models.theworld import TheWorld
 from theworld.types import PADDING_DOCUMENT, Batch, Sample
 
@@ -78,7 +79,7 @@ def answer(
 def answer_batch(
     model: TheWorld, processor: TheWorldProcessor, batch: Batch, *, max_new_tokens: int
 ) -> tuple[Answer, ...]:
-    """Answers to left-padded prompts, in the order of the rows.
+    """Answers to left-padded prompts, in the order of the rows; an audit's intervention in force is one for this batch.
 
     Args:
         model: In evaluation mode.
@@ -98,7 +99,8 @@ def answer_batch(
     rows, margins = _generate(model, processor, batch, stops, max_new_tokens)
     if len(rows) > 1:
         for row in (margins < NEAR_TIE).nonzero().flatten().tolist():
-            rows[row] = _generate(model, processor, _row(batch, row), stops, max_new_tokens)[0][0]
+            with narrowed(model, row, tokens=batch.document_lengths[row]):
+                rows[row] = _generate(model, processor, _row(batch, row), stops, max_new_tokens)[0][0]
     return tuple(_answer(processor, id, row, stops) for id, row in zip(batch.ids, rows, strict=True))
 
 

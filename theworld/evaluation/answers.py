@@ -94,9 +94,9 @@ def parse_answer(question: Question, text: str) -> Value | None:
     return _read(asked(question), clean(text))
 
 
-def is_correct(question: Question, answer: Value, truth: Value) -> bool:
-    """Whether a canonical answer is right for a canonical truth."""
-    return _compare(asked(question), answer, truth)[0]
+def is_correct(of: Asked, answer: Value, truth: Value) -> bool:
+    """Whether a canonical answer to what was asked is right for a canonical truth."""
+    return _compare(of, answer, truth)[0]
 
 
 def offered_regions(question: Question) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 
 from theworld.evaluation.answers import (
     Value,
@@ -22,7 +23,7 @@ from theworld.evaluation.answers import (
     parse_truth,
     question_kind,
 )
-from theworld.evaluation.asked import asked
+from theworld.evaluation.asked import Asked, asked, region_name
 from theworld.evaluation.sentences import REGION, clean
 from theworld.types import Question
 
@@ -79,11 +80,12 @@ def best_constants(questions: Sequence[Question], truths: Sequence[Value] | None
     if truths is None:
         truths = [parse_truth(question) for question in questions]
     names = [template(question) for question in questions]
-    groups: dict[str, list[tuple[Question, Value]]] = defaultdict(list)
-    for name, question, truth in zip(names, questions, truths, strict=True):
-        groups[name].append((question, truth))
+    wanted = list(map(asked, questions))
+    groups: dict[str, list[tuple[Asked, Value]]] = defaultdict(list)
+    for name, of, truth in zip(names, wanted, truths, strict=True):
+        groups[name].append((of, truth))
     answers = {name: _best(group) for name, group in groups.items()}
-    right = tuple(_hits(answers[name], q, truth) for name, q, truth in zip(names, questions, truths, strict=True))
+    right = tuple(_hits(answers[name], of, truth) for name, of, truth in zip(names, wanted, truths, strict=True))
     hits: dict[str, int] = defaultdict(int)
     for name, hit in zip(names, right, strict=True):
         hits[name] += hit
@@ -116,8 +118,8 @@ def _numbered_wording(question: str) -> str:
     return " ".join(wording.split())
 
 
-def _best(group: list[tuple[Question, Value]]) -> Value:
-    kind = question_kind(group[0][0])
+def _best(group: list[tuple[Asked, Value]]) -> Value:
+    kind = group[0][0].kind
     if kind == "distance":
         return _best_length([truth for _, truth in group if isinstance(truth, Fraction)])
     candidates: list[Value]
@@ -127,25 +129,22 @@ def _best(group: list[tuple[Question, Value]]) -> Value:
         candidates = ["yes", "no"]
     else:
         candidates = list(_MENTIONED)
-    alike = Counter((truth, asked(question).regions) for question, truth in group)
-    one_of = {(truth, asked(question).regions): question for question, truth in group}
-    return max(
-        candidates,
-        key=lambda candidate: sum(n for key, n in alike.items() if _hits(candidate, one_of[key], key[0])),
-    )
+    alike = Counter(group)
+    return max(candidates, key=lambda candidate: sum(n for (of, t), n in alike.items() if _hits(candidate, of, t)))
 
 
-def _hits(constant: Value, question: Question, truth: Value) -> bool:
-    if constant in _MENTIONED:
-        offered = offered_regions(question)
-        position = _MENTIONED.index(str(constant))
-        return position < len(offered) and is_correct(question, offered[position], truth)
-    return is_correct(question, constant, truth)
+def _hits(constant: Value, of: Asked, truth: Value) -> bool:
+    if isinstance(constant, str) and constant in _MENTIONED:
+        position = _MENTIONED.index(constant)
+        return position < len(of.regions) and is_correct(of, region_name(of.regions[position]), truth)
+    return is_correct(of, constant, truth)
 
 
 def _best_length(truths: list[Fraction]) -> Fraction:
     """A value inside most of the intervals [0.75 g, 1.25 g]: some interval's lower end always is one such value."""
-    lows = sorted(truth * 3 / 4 for truth in truths)
-    highs = sorted(truth * 5 / 4 for truth in truths)
+    # In quarters of one unit that divides them all, so that whole numbers are compared: exact, and much faster.
+    units = lcm(*(truth.denominator for truth in truths))
+    wholes = sorted(truth.numerator * (units // truth.denominator) for truth in truths)
+    lows, highs = [3 * whole for whole in wholes], [5 * whole for whole in wholes]
     low = max(lows, key=lambda value: bisect_right(lows, value) - bisect_left(highs, value))
-    return (low + highs[bisect_left(highs, low)]) / 2
+    return Fraction(low + highs[bisect_left(highs, low)], 8 * units)

@@ -103,9 +103,9 @@ class ChoiceReport:
             paired_test=mcnemar_exact([outcome.correct for outcome in outcomes], constant),
         )
 
-    def table(self) -> Table:
-        """The report for a terminal."""
-        table = Table(title=self.benchmark, caption=self._verdict(), caption_justify="left")
+    def table(self, title: str = "") -> Table:
+        """The report for a terminal, under the benchmark's name unless there is another title."""
+        table = Table(title=title or self.benchmark, caption=self._verdict(), caption_justify="left")
         table.add_column("category")
         for heading in ("n", "accuracy", "95 % interval", "best constant*", "chance", "unparsed", "true answers"):
             table.add_column(heading, justify="right")
@@ -158,10 +158,13 @@ class ChoiceReport:
 
 
 def _score(answer: ChoiceAnswer, scoring: str) -> ChoiceOutcome:
-    if scoring == "truth":
-        statement = answer.question.partition("? ")[2] or answer.question
-        return score_truth(answer.text, statement=statement, truth=answer.truth)
-    return score_letter(answer.text, choices=answer.choices, truth=answer.truth)
+    try:
+        if scoring == "truth":
+            statement = answer.question.partition("? ")[2] or answer.question
+            return score_truth(answer.text, statement=statement, truth=answer.truth)
+        return score_letter(answer.text, choices=answer.choices, truth=answer.truth)
+    except ValueError as error:
+        raise ValueError(f"row {answer.id!r}: {error}") from error
 
 
 def _constant_outcomes(templates: Sequence[str], outcomes: Sequence[ChoiceOutcome]) -> list[bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,10 +20,12 @@ from theworld.evaluation.answered import answer_sheet, prediction_row
 from theworld.evaluation.answering import answer
 from theworld.evaluation.benchmarks.benchmark import Benchmark, Excluded, check_items, prompt
 from theworld.evaluation.benchmarks.opening import BenchmarkName, open_benchmark
-from theworld.evaluation.choice_report import ChoiceAnswer, ChoiceReport
+from theworld.evaluation.choice_scoring import choice_report, choice_summary
 from theworld.evaluation.loaded_model import LoadedModel, load_model
 from theworld.evaluation.prediction_file import Json, PredictionFile, settings_sha256
-from theworld.evaluation.report import Prediction, Report
+from theworld.evaluation.predictions import Prediction
+from theworld.evaluation.report import Report, write_summary
+from theworld.evaluation.seen_images import SeenImages
 from theworld.types import FEATURES
 
 WIDTH_OF_A_FILE = 120
@@ -43,6 +44,8 @@ def evaluate(
     join_images: bool = False,
     model_revision: str | None = None,
     enable_world: bool | None = None,
+    cosmos_model: str | None = None,
+    text: str | None = None,
     region_style: RegionStyle = "box",
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -54,7 +57,7 @@ def evaluate(
     """Let a model answer a benchmark: write predictions and settings, score them, print the table.
 
     Writes `predictions.jsonl`, `settings.json`, `summary.json` and `look.png`. An interrupted run goes on where it
-    stopped when it is started again in the same way; with other settings it is refused.
+    stopped when it is started again in the same way; with other settings, rows or images it is refused.
 
     Args:
         model: An export (directory or Hub name), a Gemma 3 base (which has no world branch), or `theworld-tiny`.
@@ -67,6 +70,8 @@ def evaluate(
         join_images: For BLINK: show several images side by side as one, which Multi-view_Reasoning needs.
         model_revision: Commit of a model on the Hub.
         enable_world: By default as the export was made; false leaves its world branch out.
+        cosmos_model: Where the denoiser of a model of several frames is read; default: NVIDIA's repository.
+        text: The text embeddings such a model was trained with, if there were any.
         region_style: `box` outlines regions, `mask` tints them; as the model was trained.
         dtype: Of the weights. In float32 answers do not depend on the batch size.
         device: `auto`: a GPU if there is one.
@@ -84,13 +89,16 @@ def evaluate(
         join_images=join_images,
         skip_malformed=skip_malformed,
     )
-    opened = replace(opened, items=opened.items[:limit])
+    seen = SeenImages(opened.read_image)
+    opened = replace(opened, items=opened.items[:limit], read_image=seen)
     loaded = load_model(
         model,
         dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype],
         device=torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device),
         enable_world=enable_world,
         revision=model_revision,
+        cosmos_model=cosmos_model,
+        text=text,
     )
     with _progress() as progress:
         opened = _checked(opened, loaded, region_style, progress, skip_malformed=skip_malformed)
@@ -98,8 +106,16 @@ def evaluate(
         decisive |= {"join_images": join_images, "batch_size": None if dtype == "float32" else batch_size}
         notes = _notes(opened, loaded, path=path, revision=revision, images=images, batch_size=batch_size)
         with PredictionFile(output, decisive=decisive, notes=notes) as file:
+            seen.refuse_others(file.rows, file.path)
             _answer_rest(
-                opened, loaded, file, progress, region_style=region_style, batch_size=batch_size, tokens=max_new_tokens
+                opened,
+                loaded,
+                file,
+                progress,
+                seen,
+                region_style=region_style,
+                batch_size=batch_size,
+                tokens=max_new_tokens,
             )
             texts = {item.row.id: str(file.rows[item.row.id]["prediction"]) for item in opened.items}
     table, summary = score(opened, texts)
@@ -119,26 +135,22 @@ def score(benchmark: Benchmark, texts: dict[str, str]) -> tuple[Table, dict[str,
     Raises:
         ValueError: A ground truth cannot be read.
     """
-    if benchmark.scoring == "spatial":
-        spatial = Report.from_predictions(
-            [Prediction(question=item.question, text=texts[item.row.id]) for item in benchmark.items]
-        )
-        return spatial.table(), {"benchmark": benchmark.name, "report": dict(spatial.summary())}
-    answers = [
-        ChoiceAnswer(
-            id=question.id,
-            category=question.qa_category,
-            group=item.group or question.qa_category,
-            question=question.question,
+    predictions = [
+        Prediction(
+            # Under the name that the image has in the file, so that the file scores to the same summary.
+            question=replace(item.question, image_id=item.image),
+            text=texts[item.row.id],
+            benchmark=benchmark.name,
             choices=item.choices,
-            truth=question.answer,
-            text=texts[question.id],
+            group=item.group,
         )
         for item in benchmark.items
-        for question in [item.question]
     ]
-    report = ChoiceReport.from_answers(benchmark.name, answers, scoring=benchmark.scoring)
-    return report.table(), {"benchmark": benchmark.name, "report": report.summary()}
+    if benchmark.scoring == "spatial":
+        spatial = Report.from_predictions(predictions)
+        return spatial.table(), {"benchmark": benchmark.name, "report": spatial.summary()}
+    report = choice_report(benchmark.name, predictions)
+    return report.table(), choice_summary(report)
 
 
 def _answer_rest(
@@ -146,6 +158,7 @@ def _answer_rest(
     loaded: LoadedModel,
     file: PredictionFile,
     progress: Progress,
+    seen: SeenImages,
     *,
     region_style: RegionStyle,
     batch_size: int,
@@ -162,7 +175,7 @@ def _answer_rest(
     # TensorFloat-32, which convolutions use unless told otherwise, has bfloat16's few digits.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for number, (item, answered) in enumerate(zip(rest, answers, strict=True), start=1):
-            waiting.append(prediction_row(benchmark, item, answered))
+            waiting.append(prediction_row(benchmark, item, answered, seen.sha256[item.row.id]))
             if number % batch_size == 0 or number == len(rest):
                 file.append(waiting)
                 waiting = []
@@ -238,8 +251,7 @@ def _notes(
 def _write(
     folder: Path, summary: dict[str, Json], benchmark: Benchmark, texts: dict[str, str], region_style: RegionStyle
 ) -> None:
-    text = json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_summary(folder / "summary.json", summary)
     answer_sheet(benchmark, benchmark.items, texts, region_style=region_style).save(folder / "look.png")
     print(f"Wrote predictions.jsonl, settings.json, summary.json and look.png to {folder}")
 

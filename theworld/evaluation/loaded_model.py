@@ -14,7 +14,9 @@ from theworld.assets import resolve
 from theworld.data.indexing.header import tokenizer_sha256
 from theworld.data.processor import TheWorldProcessor
 from theworld.models.configuration import TheWorldConfig
+from theworld.models.loading import cosmos_of
 from theworld.models.theworld import TheWorld
+from theworld.models.world_sources.attach import attach_trained_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ def load_model(
     device: torch.device,
     enable_world: bool | None = None,
     revision: str | None = None,
+    cosmos_model: str | None = None,
+    text: str | None = None,
 ) -> LoadedModel:
     """An export of ours, or a Gemma 3 base without world branch.
 
@@ -50,6 +54,8 @@ def load_model(
         device: Where it computes.
         enable_world: By default as the export was made; False leaves an export's branch out. A base has none.
         revision: Commit of a Hub repository.
+        cosmos_model: Where the denoiser of a model of several frames is read; default: NVIDIA's repository.
+        text: The text embeddings it was trained with, if there were any.
 
     Raises:
         ValueError: The world branch of a base is asked for: its projector would be random.
@@ -65,6 +71,8 @@ def load_model(
     has_world = bool(stored.get("enable_world")) if enable_world is None else enable_world
     model = TheWorld.from_pretrained(path, enable_world=is_export and has_world, dtype=dtype, revision=revision)
     config = model.config
+    if config.enable_world and (config.num_world_steps or config.world_source):
+        attach_trained_source(model, cosmos_of(path, cosmos_model), text=text, dtype=dtype)
     processor = TheWorldProcessor.from_pretrained(
         path,
         num_world_tokens=config.num_world_tokens if config.enable_world else 0,
@@ -73,7 +81,10 @@ def load_model(
         revision=revision,
     )
     identity = _file_hashes(_folder(path, revision)) | {"tokenizer": tokenizer_sha256(processor.tokenizer)}
-    return LoadedModel(model=model.to(device).eval(), processor=processor, name=name, identity=identity)
+    model.to(device).eval()
+    if model.cosmos_encoder is not None and model.cosmos_encoder.source is not None:
+        model.cosmos_encoder.source.to(device)
+    return LoadedModel(model=model, processor=processor, name=name, identity=identity)
 
 
 def _folder(path: str, revision: str | None) -> Path:

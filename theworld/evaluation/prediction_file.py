@@ -132,6 +132,25 @@ class PredictionFile:
         return row
 
 
+def settings_beside(predictions: str | Path) -> str | None:
+    """`settings_sha256` of the run that wrote a file of predictions; None where no run of `evaluate` did.
+
+    Raises:
+        ValueError: There are settings that are no JSON object.
+    """
+    path = Path(predictions)
+    settings = path.with_name(SETTINGS)
+    if path.name != PREDICTIONS or not settings.is_file():
+        return None
+    try:
+        found = json.loads(settings.read_text(encoding="utf-8")).get("settings_sha256")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{settings}: found no settings of a run ({error}), expected those of {path.name}; remove the file"
+        ) from error
+    return found if isinstance(found, str) else None
+
+
 def settings_sha256(decisive: Mapping[str, Json]) -> str:
     """What two runs with the same decisive settings share; hexadecimal."""
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

@@ -4,7 +4,9 @@
      "qa_type": "quantitative", "qa_category": "width_data"}
 
 `image` (or `image_id`), a name, says which questions share a picture and are not independent; without it each question
-counts as a picture of its own. `model` lets one file hold the answers of several models. All other keys are ignored.
+counts as a picture of its own. `model` lets one file hold the answers of several models. `theworld evaluate` adds
+`benchmark`, which says by what rules the answers are scored, and `choices` and `group` of a question that offers some.
+All other keys are ignored.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from theworld.types import Question
 
 KEYS = ("id", "question", "ground_truth", "prediction", "qa_type", "qa_category")
 """What every row needs, as text."""
+
+ASKED = ("benchmark", "group", "choices")
+"""What a row may say of the benchmark that asked."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,18 @@ class Prediction:
         text: What the model answered.
         model: Which model, where a file holds several.
         where: File and line it was read from, for messages.
+        benchmark: Which benchmark asked, where the file says it.
+        choices: What can be answered, in the order of their letters; none for a free answer.
+        group: What the benchmark's own number averages over; empty: the category.
     """
 
     question: Question
     text: str
     model: str = ""
     where: str = field(default="", compare=False)
+    benchmark: str = ""
+    choices: tuple[str, ...] = ()
+    group: str = ""
 
     def row(self) -> dict[str, str]:
         """The row of a predictions file."""
@@ -65,7 +77,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
             prediction = _prediction(line, f"{path}, line {number}")
             key = prediction.model, prediction.question.id
             first, before = found.setdefault(key, (number, prediction))
-            if before != prediction:
+            if before is not prediction and before != prediction:
                 raise ValueError(
                     f"{path}, line {number} (id {prediction.question.id!r}): found another row of this id, with "
                     f"{_difference(before, prediction)} different, in line {first}; expected one answer a question; "
@@ -92,7 +104,9 @@ def _prediction(line: str, where: str) -> Prediction:
             f"{where}{name}: found {', '.join(faults) or 'an empty id'}; expected text for each of {', '.join(KEYS)}"
         )
     image = next((row[key] for key in ("image", "image_id") if isinstance(row.get(key), str)), f"of {row['id']}")
-    model = row.get("model")
+    named = {key: row[key] for key in ("model", "benchmark", "group") if isinstance(row.get(key), str)}
+    if _is_texts(choices := row.get("choices")):
+        named["choices"] = tuple(choices)
     question = Question(
         id=row["id"],
         image_id=image,
@@ -101,9 +115,13 @@ def _prediction(line: str, where: str) -> Prediction:
         qa_type=row["qa_type"],
         qa_category=row["qa_category"],
     )
-    return Prediction(question, row["prediction"], model if isinstance(model, str) else "", where)
+    return Prediction(question, row["prediction"], where=where, **named)
+
+
+def _is_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _difference(first: Prediction, second: Prediction) -> str:
-    rows = first.row(), second.row()
+    rows = [one.row() | {key: getattr(one, key) for key in ASKED} for one in (first, second)]
     return ", ".join(key for key in rows[0] if rows[0][key] != rows[1][key])

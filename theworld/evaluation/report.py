@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rich.table import Table
@@ -15,7 +16,7 @@ from theworld.evaluation.asked import asked
 from theworld.evaluation.baselines import BestConstant, best_constants
 from theworld.evaluation.compat import Compat, official
 from theworld.evaluation.predictions import Prediction, read_predictions
-from theworld.evaluation.rows import Row, Scored, rows_of
+from theworld.evaluation.rows import Row, rows_of
 from theworld.evaluation.statistics import Interval, PairedTest, cluster_bootstrap, mcnemar_exact
 from theworld.evaluation.table import table_of
 
@@ -25,6 +26,8 @@ Json = str | float | None | list["Json"] | dict[str, "Json"]
 
 UNITS = {"distance": "m", "direction": "h"}
 """Unit of a parsed length and of a parsed direction in `scores.jsonl`."""
+
+_LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=True, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -84,16 +87,16 @@ class Report:
         scores = [score_against(p.question, truth, p.text) for p, truth in zip(predictions, truths, strict=True)]
         scores = official(questions, scores, compat)
         constants = best_constants(questions, truths)
-        blind_right = [None] * len(scores) if blind is None else _blind(predictions, truths, blind, compat)
-        scored = sorted(
-            map(Scored, predictions, scores, constants.right, blind_right), key=lambda one: one.prediction.question.id
-        )
-        groups, categories = rows_of(scored)
-        right, constant = [one.score.correct for one in scored], [one.constant_right for one in scored]
-        blind_of = None if blind is None else tuple(bool(one.blind_right) for one in scored)
+        blind_right = None if blind is None else _blind(predictions, truths, blind, compat)
+        order = sorted(range(len(questions)), key=[question.id for question in questions].__getitem__)
+        questions, scores = [questions[number] for number in order], [scores[number] for number in order]
+        constant = [constants.right[number] for number in order]
+        blind_of = None if blind_right is None else tuple(blind_right[number] for number in order)
+        groups, categories = rows_of(questions, scores, constant_right=constant, blind_right=blind_of)
+        right = [score.correct for score in scores]
         return cls(
-            predictions=tuple(one.prediction for one in scored),
-            scores=tuple(one.score for one in scored),
+            predictions=tuple(predictions[number] for number in order),
+            scores=tuple(scores),
             constant_right=tuple(constant),
             blind_right=blind_of,
             constants=constants.by_template,
@@ -102,7 +105,7 @@ class Report:
             paired_test=mcnemar_exact(right, constant),
             difference=cluster_bootstrap(
                 [float(a) - float(b) for a, b in zip(right, constant, strict=True)],
-                [one.prediction.question.image_id for one in scored],
+                [question.image_id for question in questions],
             ),
             blind_test=None if blind_of is None else mcnemar_exact(right, blind_of),
             compat=compat,
@@ -129,7 +132,7 @@ class Report:
         summary: dict[str, Json] = {
             "scorer_version": SCORER_VERSION,
             "compat": self.compat,
-            "predictions_sha256": hashlib.sha256(self._lines().encode()).hexdigest(),
+            "predictions_sha256": hashlib.sha256(self._lines.encode()).hexdigest(),
             "n": len(self.predictions),
             "num_images": len({prediction.question.image_id for prediction in self.predictions}),
             "rows": {row.name: row.json() for row in self.groups},
@@ -168,13 +171,14 @@ class Report:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         paths = folder / "predictions.jsonl", folder / "scores.jsonl", folder / "summary.json"
-        paths[0].write_text(self._lines(), encoding="utf-8", newline="\n")
+        paths[0].write_text(self._lines, encoding="utf-8", newline="\n")
         write_rows(paths[1], self.score_rows())
         write_summary(paths[2], self.summary())
         return paths
 
+    @cached_property
     def _lines(self) -> str:
-        return "".join(_line(dict(prediction.row())) for prediction in self.predictions)
+        return "".join(_line(prediction.row()) for prediction in self.predictions)
 
     def _verdict(self) -> str:
         overall, test = self.row("overall"), self.paired_test
@@ -222,8 +226,8 @@ def write_summary(path: Path, summary: Mapping[str, Json]) -> None:
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def _line(row: Mapping[str, Json]) -> str:
-    return json.dumps(row, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+def _line(row: Mapping[str, object]) -> str:
+    return _LINE.encode(row) + "\n"
 
 
 def _truth(prediction: Prediction) -> Value:
@@ -246,7 +250,7 @@ def _check_ids(predictions: Sequence[Prediction]) -> None:
 
 def _blind(
     predictions: Sequence[Prediction], truths: Sequence[Value], blind: Sequence[Prediction], compat: Compat
-) -> list[bool | None]:
+) -> list[bool]:
     """Whether the blind answer to each question is right."""
     by_id = {prediction.question.id: prediction for prediction in blind}
     found = []

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from theworld.evaluation.answers import Score
 from theworld.evaluation.asked import asked
 from theworld.evaluation.baselines import chance
 from theworld.evaluation.outcomes import OUTCOMES, Outcome
-from theworld.evaluation.predictions import Prediction
 from theworld.evaluation.statistics import Interval, cluster_bootstrap, wilson_interval
+from theworld.types import Question
 
 Json = str | float | None | list["Json"] | dict[str, "Json"]
 
@@ -38,16 +39,6 @@ TYPES = ("qualitative", "quantitative")
 """The two types of questions; each has its average in the paper."""
 
 DEGREES_AN_HOUR = 30
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One scored prediction beside its baselines."""
-
-    prediction: Prediction
-    score: Score
-    constant_right: bool
-    blind_right: bool | None
 
 
 @dataclass(frozen=True)
@@ -108,18 +99,34 @@ class Row:
         }
 
 
-def rows_of(scored: Sequence[Scored]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """The rows of the groups, the types and everything; and those of the categories, qualitative ones first."""
-    by_category: dict[str, list[Scored]] = {}
-    for one in scored:
-        by_category.setdefault(one.prediction.question.qa_category, []).append(one)
+def rows_of(
+    questions: Sequence[Question],
+    scores: Sequence[Score],
+    *,
+    constant_right: Sequence[bool],
+    blind_right: Sequence[bool] | None,
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """The rows of the groups, the types and everything; and those of the categories, qualitative ones first.
+
+    Args:
+        questions: At least one.
+        scores: One a question.
+        constant_right: Whether the best constant of its template answers each question right.
+        blind_right: Whether the model without the image does; None where it was not asked.
+    """
+    columns = _Columns.of(questions, scores, constant_right, blind_right)
+    by_category: dict[str, list[int]] = {}
+    by_type: dict[str, list[int]] = {}
+    for number, question in enumerate(questions):
+        by_category.setdefault(question.qa_category, []).append(number)
+        by_type.setdefault(question.qa_type, []).append(number)
     of_group = {
-        group: [one for category in categories for one in by_category.get(category, ())]
+        group: [number for category in categories for number in by_category.get(category, ())]
         for group, categories in GROUPS.items()
     }
-    of_type = {type: [one for one in scored if one.prediction.question.qa_type == type] for type in TYPES}
+    of_type = {type: by_type.get(type, []) for type in TYPES}
     of_category = {category: by_category.get(category, []) for category in GROUP_OF}
-    return _rows(of_group | of_type | {"overall": list(scored)}), _rows(of_category)
+    return _rows(columns, of_group | of_type | {"overall": list(range(len(questions)))}), _rows(columns, of_category)
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -128,33 +135,82 @@ def mean(values: Iterable[float]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _rows(members: Mapping[str, Sequence[Scored]]) -> tuple[Row, ...]:
-    return tuple(_row(name, scored) for name, scored in members.items() if scored)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Columns:
+    """What rows are made of, taken from the objects once: every question is in four rows.
+
+    Attributes:
+        outcomes: int64[n], places in `OUTCOMES`.
+        images: int64[n], equal numbers for questions of one image.
+        constant_right: bool[n].
+        blind_right: bool[n]; None where the model was not asked without the image.
+        guesses: float64[n], expected accuracies of guessing; NaN for a length.
+        lengths: float64[n], relative errors of lengths; NaN where there is none, as in `hours`.
+        hours: float64[n], errors of directions.
+    """
+
+    outcomes: np.ndarray
+    images: np.ndarray
+    constant_right: np.ndarray
+    blind_right: np.ndarray | None
+    guesses: np.ndarray
+    lengths: np.ndarray
+    hours: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        questions: Sequence[Question],
+        scores: Sequence[Score],
+        constant_right: Sequence[bool],
+        blind_right: Sequence[bool] | None,
+    ) -> _Columns:
+        kinds = np.array([asked(question).kind for question in questions])
+        errors = _floats([score.error for score in scores])
+        places = {outcome: place for place, outcome in enumerate(OUTCOMES)}
+        return cls(
+            outcomes=np.array([places[score.outcome] for score in scores]),
+            images=np.unique([question.image_id for question in questions], return_inverse=True)[1],
+            constant_right=np.array(constant_right),
+            blind_right=None if blind_right is None else np.array(blind_right),
+            guesses=_floats(list(map(chance, questions))),
+            lengths=np.where(kinds == "distance", errors, np.nan),
+            hours=np.where(kinds == "direction", errors, np.nan),
+        )
 
 
-def _row(name: str, scored: Sequence[Scored]) -> Row:
-    n = len(scored)
-    counts = Counter(one.score.outcome for one in scored)
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    return np.array(values, dtype=np.float64)  # makes NaN of None
+
+
+def _rows(columns: _Columns, members: Mapping[str, Sequence[int]]) -> tuple[Row, ...]:
+    return tuple(_row(name, columns, np.array(numbers)) for name, numbers in members.items() if numbers)
+
+
+def _row(name: str, columns: _Columns, members: np.ndarray) -> Row:
+    n = len(members)
+    outcomes = columns.outcomes[members]
+    counts = dict(zip(OUTCOMES, np.bincount(outcomes, minlength=len(OUTCOMES)).tolist(), strict=True))
     wilson = wilson_interval(counts["correct"], n)
-    by_image = cluster_bootstrap(
-        [float(one.score.correct) for one in scored], [one.prediction.question.image_id for one in scored]
-    )
-    guesses = [guess for one in scored if (guess := chance(one.prediction.question)) is not None]
-    is_blind = [one.blind_right for one in scored if one.blind_right is not None]
+    by_image = cluster_bootstrap(outcomes == OUTCOMES.index("correct"), columns.images[members])
+    guesses = columns.guesses[members].tolist()
     return Row(
         name=name,
         n=n,
-        outcomes={outcome: counts[outcome] for outcome in OUTCOMES},
+        outcomes=counts,
         interval=Interval(min(wilson.low, by_image.low), max(wilson.high, by_image.high)),
-        best_constant=sum(one.constant_right for one in scored) / n,
-        blind=sum(is_blind) / n if is_blind else None,
-        chance=sum(guesses) / n if len(guesses) == n else None,
-        relative_error=mean(_errors(scored, "distance")),
-        degrees=mean(DEGREES_AN_HOUR * error for error in _errors(scored, "direction")),
+        best_constant=_share(columns.constant_right[members]),
+        blind=None if columns.blind_right is None else _share(columns.blind_right[members]),
+        chance=None if np.isnan(guesses).any() else sum(guesses) / n,
+        relative_error=mean(_given(columns.lengths[members])),
+        degrees=mean(_given(DEGREES_AN_HOUR * columns.hours[members])),
     )
 
 
-def _errors(scored: Sequence[Scored], kind: str) -> list[float]:
-    return [
-        one.score.error for one in scored if one.score.error is not None and asked(one.prediction.question).kind == kind
-    ]
+def _share(right: np.ndarray) -> float:
+    return int(right.sum()) / len(right)
+
+
+def _given(values: np.ndarray) -> list[float]:
+    """Without NaN; a list, whose sum is taken in its order and so is the same everywhere."""
+    return values[~np.isnan(values)].tolist()

@@ -1,6 +1,6 @@
 """Configuration of the fused model: Gemma 3's own config, the VAE's own config, and how the two are joined.
 
-`TheWorldConfig.preset` holds the two shapes this project uses: the tiny one it ships and Gemma 3 4B.
+`TheWorldConfig.preset` gives the shapes of `theworld.models.presets`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import Literal, TypedDict, Unpack
 
 from transformers import Gemma3Config, PretrainedConfig
+
+from theworld.models.presets import PRESETS
+from theworld.world_tokens import tokens_per_frame
 
 ProjectionMode = Literal["spatial", "channel"]
 ProjectionArchitecture = Literal["mlp", "linear"]
@@ -45,6 +48,8 @@ class ConfigFields(TypedDict, total=False):
     world_image_size: int
     num_world_steps: int
     max_world_steps: int
+    world_tokens_per_frame: int | None
+    world_latent_shape: tuple[int, int] | None
     start_of_world_token_id: int
     world_token_id: int
     end_of_world_token_id: int
@@ -67,6 +72,11 @@ class TheWorldConfig(PretrainedConfig):
         world_image_size: Side in pixels of the square frame the world encoder sees.
         num_world_steps: Future latent frames beside the present one.
         max_world_steps: Largest `num_world_steps` that is accepted.
+        world_tokens_per_frame: In spatial mode, to how many tokens the cells of a latent frame are averaged down before
+            the projector: a square whose side divides theirs. None: a token a cell.
+        world_latent_shape: Channels of a latent and pixels along one side of its cells, where a world source gives
+            others than the VAE: (2048, 16) for the hidden states of Cosmos-Predict2 2B.
+        world_source: Fingerprint of what made the latents it was trained on, written by training; None: its own VAE.
         start_of_world_token_id: Id before the world placeholders; required with the world on.
         world_token_id: Id of a world placeholder; required with the world on.
         end_of_world_token_id: Id after the world placeholders; required with the world on.
@@ -89,6 +99,9 @@ class TheWorldConfig(PretrainedConfig):
         world_image_size: int = 512,
         num_world_steps: int = 0,
         max_world_steps: int = 16,
+        world_tokens_per_frame: int | None = None,
+        world_latent_shape: tuple[int, int] | None = None,
+        world_source: dict[str, str] | None = None,
         start_of_world_token_id: int | None = None,
         world_token_id: int | None = None,
         end_of_world_token_id: int | None = None,
@@ -107,6 +120,9 @@ class TheWorldConfig(PretrainedConfig):
         self.world_image_size = world_image_size
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
+        self.world_tokens_per_frame = world_tokens_per_frame
+        self.world_latent_shape = world_latent_shape
+        self.world_source = world_source
         self.start_of_world_token_id = start_of_world_token_id
         self.world_token_id = world_token_id
         self.end_of_world_token_id = end_of_world_token_id
@@ -120,10 +136,9 @@ class TheWorldConfig(PretrainedConfig):
     @classmethod
     def preset(cls, name: Literal["tiny", "gemma3-4b"], **overrides: Unpack[ConfigFields]) -> TheWorldConfig:
         """The named shape, with `overrides` of this class's own fields."""
-        presets = {"tiny": _tiny, "gemma3-4b": _gemma3_4b}
-        if name not in presets:
-            raise ValueError(f"found preset {name!r}, expected one of {sorted(presets)}")
-        return cls(**(presets[name]() | overrides))
+        if name not in PRESETS:
+            raise ValueError(f"found preset {name!r}, expected one of {sorted(PRESETS)}")
+        return cls(**(PRESETS[name]() | overrides))
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
         """Gemma's language-model config, which `generate` reads to build the cache."""
@@ -136,24 +151,34 @@ class TheWorldConfig(PretrainedConfig):
 
     @property
     def latent_channels(self) -> int:
-        """Channels of a latent (16 for Cosmos-Predict2)."""
-        return self.vae_config.get("z_dim", 16)
+        """Channels of a latent (16 for Cosmos-Predict2's VAE)."""
+        return self.world_latent_shape[0] if self.world_latent_shape else self.vae_config.get("z_dim", 16)
 
     @property
     def latent_stride(self) -> int:
-        """Pixels along one side of a latent cell (8 for Cosmos-Predict2)."""
+        """Pixels along one side of a latent cell (8 for Cosmos-Predict2's VAE)."""
+        if self.world_latent_shape:
+            return self.world_latent_shape[1]
         return 2 ** (len(self.vae_config.get("dim_mult", [1, 2, 4, 4])) - 1)
+
+    @property
+    def latent_side(self) -> int:
+        """Cells along one side of a latent frame (64 at 512 pixels)."""
+        return self.world_image_size // self.latent_stride
 
     @property
     def latent_cells(self) -> int:
         """Cells of one latent frame (4096 at 512 pixels)."""
-        return (self.world_image_size // self.latent_stride) ** 2
+        return self.latent_side**2
 
     @property
     def num_world_tokens(self) -> int:
         """Placeholders between start and end of world: those of one frame × (1 + `num_world_steps`)."""
-        per_frame = self.latent_cells if self.world_projection_mode == "spatial" else self.latent_channels
-        return per_frame * (1 + self.num_world_steps)
+        return self._tokens_per_frame() * (1 + self.num_world_steps)
+
+    def _tokens_per_frame(self) -> int:
+        mode, budget = self.world_projection_mode, self.world_tokens_per_frame
+        return tokens_per_frame(self.latent_side, self.latent_channels, mode=mode, budget=budget)
 
     def _check_gemma(self) -> None:
         text = self.gemma_config.text_config
@@ -186,6 +211,7 @@ class TheWorldConfig(PretrainedConfig):
             raise ValueError(
                 f"found num_world_steps={self.num_world_steps}, expected 0 to max_world_steps={self.max_world_steps}"
             )
+        self._tokens_per_frame()
         ids = (self.start_of_world_token_id, self.world_token_id, self.end_of_world_token_id)
         vocab_size = self.gemma_config.text_config.vocab_size
         if any(i is None or not 0 <= i < vocab_size for i in ids) or len(set(ids)) != 3:
@@ -193,89 +219,3 @@ class TheWorldConfig(PretrainedConfig):
                 f"found start, world and end token ids {ids}, expected three different ids below {vocab_size}; take "
                 "them from the tokenizer (<unused0>, <unused1>, <unused2>) or set enable_world=False"
             )
-
-
-def _tiny() -> ConfigFields:
-    gemma = Gemma3Config(
-        text_config={
-            "vocab_size": 1024,
-            "hidden_size": 128,
-            "intermediate_size": 512,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "query_pre_attn_scalar": 32,
-            "max_position_embeddings": 4096,
-            "sliding_window": 256,
-            "pad_token_id": 0,
-            "eos_token_id": [1, 5],
-            "bos_token_id": 2,
-        },
-        vision_config={
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "image_size": 96,
-            "patch_size": 8,
-            "vision_use_head": False,
-        },
-        mm_tokens_per_image=36,
-        boi_token_index=6,
-        eoi_token_index=7,
-        image_token_index=8,
-    )
-    vae: VaeConfig = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1}
-    return {
-        "gemma_config": gemma,
-        "vae_config": vae,
-        "world_image_size": 64,
-        "start_of_world_token_id": 9,
-        "world_token_id": 10,
-        "end_of_world_token_id": 11,
-    }
-
-
-def _gemma3_4b() -> ConfigFields:
-    rope = {
-        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
-        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
-    }
-    gemma = Gemma3Config(
-        text_config={
-            "vocab_size": 262_208,
-            "hidden_size": 2560,
-            "intermediate_size": 10_240,
-            "num_hidden_layers": 34,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "head_dim": 256,
-            "query_pre_attn_scalar": 256,
-            "max_position_embeddings": 131_072,
-            "sliding_window": 1024,
-            "rope_parameters": rope,
-            "pad_token_id": 0,
-            "eos_token_id": [1, 106],
-            "bos_token_id": 2,
-        },
-        vision_config={
-            "hidden_size": 1152,
-            "intermediate_size": 4304,
-            "num_hidden_layers": 27,
-            "num_attention_heads": 16,
-            "image_size": 896,
-            "patch_size": 14,
-            "vision_use_head": False,
-        },
-        mm_tokens_per_image=256,
-        boi_token_index=255_999,
-        eoi_token_index=256_000,
-        image_token_index=262_144,
-    )
-    return {
-        "gemma_config": gemma,
-        "start_of_world_token_id": 6,
-        "world_token_id": 7,
-        "end_of_world_token_id": 8,
-    }

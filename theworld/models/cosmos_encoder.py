@@ -63,10 +63,11 @@ class CosmosEncoder(nn.Module):
         pixels = images if isinstance(images, Tensor) else self._pixels(images)  # (W, 3, h, w)
         if self.source is not None:
             return self.project(self._of_source(self.source, pixels))  # (W, F·N, D)
-        if self.num_world_steps:
+        if self.num_world_steps or self.projector.latent_channels != self.vae.latents_mean.shape[1]:
             raise ValueError(
-                f"found images and no world source with num_world_steps={self.num_world_steps}, expected one: the "
-                "world encoder knows the present frame only; attach a source (model.cosmos_encoder.source), or give "
+                f"found images and no world source with num_world_steps={self.num_world_steps} and latents of "
+                f"{self.projector.latent_channels} channels, expected one: the world encoder makes "
+                f"{self.vae.latents_mean.shape[1]} of the present frame only; attach a source (attach_source), or give "
                 "world_latents from `theworld data cache`"
             )
         return self.projector(self.vae(pixels))  # (W, N, D)
@@ -114,6 +115,7 @@ def new_projector(config: TheWorldConfig, *, target_rms: float) -> WorldProjecto
         architecture=config.projection_architecture,
         latent_cells=config.latent_cells,
         target_rms=target_rms,
+        tokens_per_frame=config.world_tokens_per_frame,
         num_world_steps=config.num_world_steps,
         max_world_steps=config.max_world_steps,
     )

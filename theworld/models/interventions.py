@@ -3,7 +3,8 @@
 The model asks for it at two places, behind the towers and behind the mask. With `model.intervention` None, which it is
 outside of `intervene`, nothing of this runs.
 
-    B rows · T tokens of a row · W world frames · I images · N tokens of one of them · D hidden size · S width of SigLIP
+    B rows · T tokens of a row · W world frames · C, F latent channels and latent frames of each
+    I images · N tokens of one of them · D hidden size · S width of SigLIP
 """
 
 from __future__ import annotations
@@ -39,6 +40,20 @@ class Intervention:
     world_tokens: Tensor | None = None
     image_features: Tensor | None = None
     blocked: Tensor | None = None
+
+    def of_row(self, row: int, *, tokens: int) -> Intervention:
+        """The same for one row of the batch without its padding on the left.
+
+        Args:
+            row: Its number; the batch has one image and one frame a row.
+            tokens: Its length.
+        """
+        one = slice(row, row + 1)
+        return Intervention(
+            world_tokens=None if self.world_tokens is None else self.world_tokens[one],
+            image_features=None if self.image_features is None else self.image_features[one],
+            blocked=None if self.blocked is None else self.blocked[one, -tokens:],
+        )
 
     def tokens(self, model: TheWorld, images: Tensor, worlds: Tensor) -> tuple[Tensor, Tensor]:
         """Image tokens float[I, N, D] and world tokens float[W, N, D] to put into the placeholders."""
@@ -84,6 +99,20 @@ class Intervention:
         return pad(self.blocked, (0, length - self.blocked.shape[1]))
 
 
+def future_is_present(latents: Tensor) -> Tensor:
+    """Latents `float[W, C, F, h, w]` whose future frames are copies of the present one: no future is known.
+
+    Raises:
+        ValueError: There is no future frame.
+    """
+    if latents.shape[2] < 2:
+        raise ValueError(
+            f"found latents of {latents.shape[2]} frame for the arm future_is_present, expected several: a model with "
+            "num_world_steps=0 has no future to take away; leave the arm out"
+        )
+    return latents[:, :, :1].expand_as(latents)
+
+
 @contextmanager
 def intervene(model: TheWorld, intervention: Intervention | None) -> Iterator[None]:
     """Let `model` compute with `intervention` inside the block, and without one after it.
@@ -98,3 +127,14 @@ def intervene(model: TheWorld, intervention: Intervention | None) -> Iterator[No
         yield
     finally:
         model.intervention = None
+
+
+@contextmanager
+def narrowed(model: TheWorld, row: int, *, tokens: int) -> Iterator[None]:
+    """Inside the block, cut the intervention in force, if any, to one row, as `Intervention.of_row` does."""
+    whole = model.intervention
+    model.intervention = None if whole is None else whole.of_row(row, tokens=tokens)
+    try:
+        yield
+    finally:
+        model.intervention = whole

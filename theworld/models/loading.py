@@ -40,9 +40,14 @@ _TRAINED_WITH = (
     "projection_architecture",
     "world_image_size",
     "num_world_steps",
+    "world_latent_shape",
     "bidirectional_world",
 )
-"""Settings an export keeps: with another value its weights would read something they were not trained on."""
+"""Settings an export keeps: with another value its weights would read something they were not trained on.
+
+Not `world_tokens_per_frame`: means of cells are what a projector of cells can read, and to ask one model with several
+budgets is the point of them.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ def load(
     dtype: torch.dtype | None,
     revision: str | None,
     cosmos_revision: str | None,
-    options: Mapping[str, str | int | bool | None],
+    options: Mapping[str, object],
 ) -> TheWorld:
     """The model at `name_or_path`, whichever of the two kinds that is.
 

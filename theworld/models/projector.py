@@ -5,6 +5,8 @@ W frames given · F latent frames of each · C latent channels · N tokens of on
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,8 @@ class WorldProjector(nn.Module):
             made from its cells.
         architecture: `mlp` (linear, GELU, linear) or a single `linear` layer.
         latent_cells: Cells of a latent frame; fixes the input width of `channel` mode.
+        tokens_per_frame: In `spatial` mode the number of tokens to which a frame's cells are averaged down, in square
+            blocks, before the layers see them; the same weights serve every number. None: a token a cell.
         target_rms: Root mean square of every token, normally that of the scaled text embeddings.
         num_world_steps: Future frames. With none of them there is no `temporal_embedding`.
         max_world_steps: Rows of the `temporal_embedding`.
@@ -45,6 +49,7 @@ class WorldProjector(nn.Module):
         architecture: ProjectionArchitecture,
         latent_cells: int,
         target_rms: float,
+        tokens_per_frame: int | None = None,
         num_world_steps: int = 0,
         max_world_steps: int = 16,
     ) -> None:
@@ -52,6 +57,7 @@ class WorldProjector(nn.Module):
         self.mode = mode
         self.latent_channels = latent_channels
         self.latent_cells = latent_cells
+        self.tokens_per_frame = tokens_per_frame
         width = latent_channels if mode == "spatial" else latent_cells
         self.layers = nn.Sequential(nn.Linear(width, hidden_size))
         if architecture == "mlp":
@@ -62,15 +68,18 @@ class WorldProjector(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """`float[W, C, F, h, w]` → `float[W, F·N, D]`, tokens frame by frame."""
-        cells = latents.flatten(3).transpose(1, 2)  # (W, F, C, h·w)
-        if self.mode == "spatial":
-            cells = cells.transpose(2, 3)  # (W, F, h·w, C)
-        elif cells.shape[-1] != self.latent_cells:
+        cells, fixed = latents.shape[3] * latents.shape[4], self.mode == "channel" or self.tokens_per_frame is not None
+        if fixed and cells != self.latent_cells:
             raise ValueError(
-                f"found latents of {cells.shape[-1]} cells, expected {self.latent_cells}: channel mode is tied to one "
-                "image size; resize the frames to world_image_size"
+                f"found latents of {cells} cells, expected {self.latent_cells}: channel mode and tokens_per_frame are "
+                "tied to one image size; resize the frames to world_image_size"
             )
-        inputs = cells.flatten(1, 2).to(next(self.parameters()).dtype)  # (W, F·N, C or h·w)
+        if self.tokens_per_frame is not None:
+            latents = block_means(latents, side=math.isqrt(self.tokens_per_frame))
+        by_frame = latents.flatten(3).transpose(1, 2)  # (W, F, C, h·w)
+        if self.mode == "spatial":
+            by_frame = by_frame.transpose(2, 3)  # (W, F, N, C)
+        inputs = by_frame.flatten(1, 2).to(next(self.parameters()).dtype)  # (W, F·N, C or h·w)
         return self._at_text_scale(self._in_time(self.layers(inputs), frames=latents.shape[2]))  # (W, F·N, D)
 
     def _in_time(self, tokens: Tensor, *, frames: int) -> Tensor:
@@ -91,3 +100,9 @@ class WorldProjector(nn.Module):
         wide = tokens.float()
         inverse_rms = torch.rsqrt(wide.square().mean(-1, keepdim=True) + _EPSILON)
         return (wide * inverse_rms * self.target_rms).to(tokens.dtype)
+
+
+def block_means(latents: Tensor, *, side: int) -> Tensor:
+    """Means of square blocks of cells: `float[W, C, F, h, w]` → `float[W, C, F, side, side]`."""
+    blocks = latents.unflatten(4, (side, -1)).unflatten(3, (side, -1))  # (W, C, F, side, h/side, side, w/side)
+    return blocks.mean((4, 6))

@@ -101,6 +101,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         world_image_size: int | None = None,
         num_world_steps: int | None = None,
         max_world_steps: int | None = None,
+        world_tokens_per_frame: int | None = None,
+        world_latent_shape: tuple[int, int] | None = None,
         bidirectional_world: bool | None = None,
         revision: str | None = None,
         cosmos_revision: str | None = None,
@@ -121,6 +123,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             world_image_size: Side in pixels of the world frame; default 512.
             num_world_steps: Future latent frames; default 0.
             max_world_steps: Largest accepted `num_world_steps`; default 16.
+            world_tokens_per_frame: Fewer world tokens a frame; default one a cell. Free to change for an export.
+            world_latent_shape: Channels and stride of latents that are not the VAE's; default the VAE's.
             bidirectional_world: World tokens see each other both ways; default False.
             revision: Hub revision of the base or export.
             cosmos_revision: Hub revision of the Cosmos model.
@@ -142,6 +146,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
                 "world_image_size": world_image_size,
                 "num_world_steps": num_world_steps,
                 "max_world_steps": max_world_steps,
+                "world_tokens_per_frame": world_tokens_per_frame,
+                "world_latent_shape": world_latent_shape,
                 "bidirectional_world": bidirectional_world,
             },
         )

@@ -24,6 +24,9 @@ Precision = Literal["32-true", "bf16-mixed"]
 TOWER_GROUPS: dict[Feature, str] = {"image_features": "vision", "world_latents": "world_encoder"}
 """The group of parameters that each tower belongs to; while it is frozen, so is the tower."""
 
+TOWER_FACTS = ("weights_sha256", "weights_dtype", "precision", "device")
+"""Names of `encoder_facts`; what a cache says besides is the fingerprint of a world source."""
+
 _VISION_SETTINGS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
 """Of SigLIP's config what its weights do not show."""
 

@@ -50,6 +50,9 @@ class TheWorldModule(LightningModule):
         world_image_size: Side in pixels of the square frame the world encoder sees.
         num_world_steps: Future latent frames beside the present one.
         max_world_steps: Largest `num_world_steps` the model accepts.
+        world_tokens_per_frame: World tokens of a latent frame in spatial mode, a square; by default one a cell.
+        world_latent_shape: Channels and stride in pixels of a world source's latents, if not the VAE's (hidden states
+            of Cosmos-Predict2 2B: [2048, 16]).
         bidirectional_world: Let the world tokens of a sample see each other in both directions.
         attention_backend: Kernel of the language model's attention: `sdpa` (any device); on a GPU with bfloat16 also
             `flex`, `flash`, or `flash4` (the fastest on Hopper; needs the extra `flash4`).
@@ -75,6 +78,8 @@ class TheWorldModule(LightningModule):
         world_image_size: int = 512,
         num_world_steps: int = 0,
         max_world_steps: int = 16,
+        world_tokens_per_frame: int | None = None,
+        world_latent_shape: tuple[int, int] | None = None,
         bidirectional_world: bool = False,
         attention_backend: AttentionBackend = "sdpa",
         compile_layers: bool = False,
@@ -95,6 +100,8 @@ class TheWorldModule(LightningModule):
         self.world_image_size = world_image_size
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
+        self.world_tokens_per_frame = world_tokens_per_frame
+        self.world_latent_shape = world_latent_shape
         self.bidirectional_world = bidirectional_world
         check_backend(attention_backend, bidirectional_world=bidirectional_world)
         self.attention_backend = attention_backend
@@ -152,6 +159,8 @@ class TheWorldModule(LightningModule):
                 world_image_size=self.world_image_size,
                 num_world_steps=self.num_world_steps,
                 max_world_steps=self.max_world_steps,
+                world_tokens_per_frame=self.world_tokens_per_frame,
+                world_latent_shape=self.world_latent_shape,
                 bidirectional_world=self.bidirectional_world,
             )
             self.model = load_base(self.trainer.strategy, load, low_bit=self.low_bit_base).train()

@@ -49,7 +49,7 @@ class Cache:
             feature="image_features",
             encoder={"weights_sha256": "ab", "weights_dtype": "float32", "precision": "32-true", "device": "cpu"},
             preprocessing_sha256="cd",
-            index_sha256=index.sha256,
+            index_sha256=index.pictures_sha256,
             dtype="float32",
             shape=SHAPE,
             entries=len(self.drawings),

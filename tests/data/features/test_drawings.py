@@ -61,7 +61,7 @@ def test_written_and_read(cache, tmp_path):
     path = tmp_path / "drawings.safetensors"
     cache.drawings.write(path)
     again = Drawings.read(path)
-    assert again.index_sha256 == cache.samples.index.sha256
+    assert again.index_sha256 == cache.samples.index.pictures_sha256
     for name in ("keys", "rows", "entry"):
         assert np.array_equal(getattr(again, name), getattr(cache.drawings, name))
     content = path.read_bytes()

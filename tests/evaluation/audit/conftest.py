@@ -38,9 +38,9 @@ class Audited:
                     torch.nn.init.normal_(layer.weight, std=0.5)
         return model
 
-    def samples(self, *, rows: str | None = None, enable_world: bool = True) -> OSDSamples:
+    def samples(self, *, rows: str | None = None, enable_world: bool = True, frames: int = 1) -> OSDSamples:
         processor = TheWorldProcessor.from_pretrained(
-            self.base, num_world_tokens=WORLD_TOKENS, world_image_size=WORLD_SIDE, enable_world=enable_world
+            self.base, num_world_tokens=frames * WORLD_TOKENS, world_image_size=WORLD_SIDE, enable_world=enable_world
         )
         opener = SourceOpener(
             processor=processor,
@@ -52,8 +52,8 @@ class Audited:
         )
         return opener.open(SourceConfig(name="audit", path=rows or self.rows, images=self.images))
 
-    def run(self, model: TheWorld, samples: OSDSamples | None = None) -> Findings:
-        settings = Settings(batch_size=3, max_new_tokens=4, probes=2)
+    def run(self, model: TheWorld, samples: OSDSamples | None = None, *, batch_size: int = 3) -> Findings:
+        settings = Settings(batch_size=batch_size, max_new_tokens=4, probes=2)
         with Progress(disable=True) as progress:
             return audit(model, samples or self.samples(), settings, progress=progress, name="tiny")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -21,14 +22,23 @@ IO = CheckpointDirectories()
 
 @pytest.fixture
 def three(tmp_path):
-    """Written in the order 1, 3, 2."""
+    """Written in the order 1, 3, 2; copied in another one, so that the folders' times say something else."""
     paths = {}
-    for age, step in enumerate((1, 3, 2)):
+    for step in (1, 3, 2):
         paths[step] = tmp_path / f"step={step}.ckpt"
         IO.save_checkpoint({"global_step": step}, paths[step])
         name_latest(paths[step])
-        os.utime(paths[step], ns=(0, age * 10**9))
+        os.utime(paths[step], ns=(0, (10 - step) * 10**9))
     return paths
+
+
+def set_times(paths, time):
+    """Checkpoints as they were before the manifest said when."""
+    for path in paths:
+        manifest = json.loads((path / MANIFEST).read_text())
+        del manifest["sealed_ns"]
+        (path / MANIFEST).write_text(json.dumps(manifest))
+        os.utime(path, ns=(0, time(path)))
 
 
 def damage(path):
@@ -42,9 +52,13 @@ def test_the_one_written_last_is_the_newest(three, tmp_path):
     assert (tmp_path / LATEST).read_text() == "step=2.ckpt\n"
 
 
+def test_without_a_time_in_the_manifest_the_folder_has_one(three, tmp_path):
+    set_times(three.values(), lambda path: 10**9 if path == three[1] else 0)
+    assert newest_checkpoint(tmp_path) == (three[1], [])
+
+
 def test_latest_decides_between_equal_times_and_only_then(three, tmp_path):
-    for path in three.values():
-        os.utime(path, ns=(0, 0))
+    set_times(three.values(), lambda path: 0)
     for path in three.values():
         name_latest(path)
         assert newest_checkpoint(tmp_path) == (path, [])

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.strategies import Strategy
 from torch import distributed
 
-from tests.tiny import QUIET_TRAINER
+from tests.tiny import QUIET_TRAINER, NegativeFrames
 from tests.training.double_step import DoubleModule
 from theworld.data.datamodule import OSDDataModule
 from theworld.training.callbacks.fixed_prompts import FixedPrompts
@@ -72,6 +72,14 @@ class Recorder(Callback):
         self._loss = torch.zeros((), dtype=torch.float64)
 
 
+class AttachedSource(Callback):
+    """Gives a model of several latent frames a source of them."""
+
+    def on_fit_start(self, trainer, pl_module):
+        if steps := pl_module.num_world_steps:
+            pl_module.world.cosmos_encoder.source = NegativeFrames(1 + steps)
+
+
 def strategy_of(name: str) -> Strategy | str:
     return FullySharded() if name == "fsdp2" else name
 
@@ -114,7 +122,7 @@ def run_stages(
         "default_root_dir": folder,
         "enable_checkpointing": True,
         "plugins": [CheckpointDirectories()],
-        "callbacks": [StageSchedule(), Quarantine(), StageExport(), prompts, recorder, checkpoints],
+        "callbacks": [StageSchedule(), Quarantine(), StageExport(), prompts, recorder, checkpoints, AttachedSource()],
     }
     trainer = Trainer(**settings | trainer_settings)
     datamodule = OSDDataModule(micro_batches_per_step=MICRO_BATCHES, **data)

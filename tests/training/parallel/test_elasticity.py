@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import osd_row, write_osd
+from tests.tiny import WORLD_TOKENS, osd_row, write_osd
 from tests.training.conftest import DATA, MODEL
 from tests.training.parallel.staged_run import CLIP, STEPS, run_stages
 from tests.training.ranks import Ranks
@@ -36,7 +36,7 @@ def run(base, tmp_path_factory) -> Callable[..., Path]:
         Ranks(run_stages, world_size=how[1], folder=folder, strategy=how[0], **arguments).wait()
         return folder
 
-    start.model = {"base": base} | MODEL
+    start.model, start.data = {"base": base} | MODEL, data
     return start
 
 
@@ -66,6 +66,24 @@ def test_fsdp2_is_the_run_of_one_process(whole):
     assert list(expected["losses"]) == list(range(STEPS))
     assert all(norm > 2 * CLIP for norm in expected["norms"].values())
     assert_same(whole[FSDP2], whole[ONE])
+
+
+@pytest.mark.slow
+def test_future_frames_train_as_in_one_process(run):
+    """Their embedding is divided by rows, of which most have no frame, and gathered for checkpoints and exports."""
+    frames = {"model": run.model | {"num_world_steps": 2, "weight_decay": 0.1}}
+    frames["data"] = run.data | {"num_world_tokens": 3 * WORLD_TOKENS}
+    one, divided = run(ONE, **frames), run(FSDP2, **frames)
+    assert_same(divided, one)
+    embedding = record(one)["weights"]["cosmos_encoder.projector.temporal_embedding"]
+    assert embedding[:2].abs().amax(dim=1).min() > 1e-3
+    assert not embedding[2:].any()
+    exports = [load_file(folder / "export" / "language" / "model.safetensors") for folder in (one, divided)]
+    found = [weights["cosmos_encoder.projector.temporal_embedding"] for weights in exports]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-6)
+    assert found[0].shape == (16, 16)
+    resumed = run(ONE, **frames, ckpt_path=str(divided / "saved" / "step=3.ckpt"))
+    assert_same(resumed, one)
 
 
 def test_half_precision_keeps_whole_masters(whole, run):

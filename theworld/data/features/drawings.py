@@ -50,7 +50,7 @@ class Drawings:
     """The different drawings of a source, in the order of the first row that shows each.
 
     Attributes:
-        index_sha256: `Index.sha256` of the source.
+        index_sha256: `Index.pictures_sha256` of the source.
         keys: uint8[E, 32], `drawing_key` of each.
         rows: int64[E], the first row that shows it.
         entry: int64[R], drawing of each row, -1 for a row that is no sample.
@@ -117,4 +117,4 @@ def find_drawings(store: RowStore, index: Index, *, row_format: RowFormat, progr
             rows.append(number)
         entry[number] = known[key]
     keys = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(-1, 32)
-    return Drawings(index_sha256=index.sha256, keys=keys, rows=np.array(rows, dtype=np.int64), entry=entry)
+    return Drawings(index_sha256=index.pictures_sha256, keys=keys, rows=np.array(rows, dtype=np.int64), entry=entry)

@@ -29,7 +29,7 @@ class Manifest:
         encoder: What the tower was and how it ran: `weights_sha256`, `weights_dtype`, `precision`, `device`; and if a
             world source made the latents, its fingerprint, with `num_world_steps` where it makes future frames.
         preprocessing_sha256: From drawing to pixels (`theworld.data.features.preprocessing`).
-        index_sha256: `Index.sha256` of the source.
+        index_sha256: `Index.pictures_sha256` of the source.
         dtype: Of an entry: `float32`, `bfloat16` or `float16`.
         shape: Of an entry.
         entries: How many there are.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from theworld.data.indexing.table import CONTENT_COLUMNS, IndexHeader, read_table, write_table
+from theworld.data.indexing.table import CONTENT_COLUMNS, PICTURE_COLUMNS, IndexHeader, read_table, write_table
 from theworld.data.rows.faults import OK
 
 _Ints = NDArray[np.int64]
@@ -121,10 +122,20 @@ class Index:
     def sha256(self) -> str:
         """What a resumed run must find unchanged: source, tokenizer, settings and content, wherever the bytes lie."""
         settings = sorted(asdict(self.header.settings).items())
-        digest = hashlib.sha256(
-            repr((self.header.row_format, self.header.source.sha256, self.header.tokenizer_sha256, settings)).encode()
-        )
-        for name in CONTENT_COLUMNS:
+        return self._digest((self.header.tokenizer_sha256, settings), CONTENT_COLUMNS)
+
+    @cached_property
+    def pictures_sha256(self) -> str:
+        """What a cache of features must find unchanged: which rows are samples, and what their pictures show.
+
+        Tokens do not count, so indices that differ in them, as those of other world token budgets do, share a cache
+        as long as the same turns fit.
+        """
+        return self._digest((self.header.settings.region_style,), PICTURE_COLUMNS)
+
+    def _digest(self, facts: tuple[object, ...], columns: Sequence[str]) -> str:
+        digest = hashlib.sha256(repr((self.header.row_format, self.header.source.sha256, *facts)).encode())
+        for name in columns:
             column = self.table[name]
             if pa.types.is_string(column.type):
                 for batch in range(0, len(column), _BATCH):

@@ -42,8 +42,11 @@ SCHEMA = pa.schema(
     ]
 )
 
+PICTURE_COLUMNS = ("id", "image", "image_sha256", "width", "height", "turns", "kept_turns", "regions")
+"""What `Index.pictures_sha256` covers besides the header."""
+
 CONTENT_COLUMNS = (
-    *("id", "image", "image_sha256", "width", "height", "turns", "kept_turns", "regions"),
+    *PICTURE_COLUMNS,
     *("num_images", "text_tokens", "target_tokens", "image_tokens", "world_tokens"),
 )
 """What `Index.sha256` covers besides the header: all but where the bytes lie, so that shards keep a folder's hash."""

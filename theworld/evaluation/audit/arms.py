@@ -2,7 +2,8 @@
 
 Every arm asks the same questions in the same batches. Positions, lengths and text are the same in all arms.
 
-    n samples of the audited set · B prompts of a batch · N tokens of one frame · D hidden size · V vocabulary size
+    n samples of the audited set · B prompts of a batch · F latent frames · N world tokens of a sample
+    D hidden size · V vocabulary size
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theworld.models.interventions import Intervention
+from theworld.models.interventions import Intervention, future_is_present
 from theworld.models.theworld import TheWorld
 from theworld.types import PromptBatch, TokenType
 
@@ -41,6 +42,15 @@ For world tokens `shuffled` is that arm, and it alone decides the verdict.
 WORLD_ARMS = ("zeroed", "mean", "shuffled", "noise", "blocked")
 """Arms in which the world tokens alone are changed."""
 
+FUTURE = "future_is_present"
+FUTURE_ARMS = {FUTURE: "The latents of future frames are replaced by copies of the present one, before the projector."}
+"""The arm that only models with future frames have: what is gone is what only the future shows."""
+
+
+def arms_of(model: TheWorld) -> dict[str, str]:
+    """The arms that an audit of `model` runs, in their order, and what they are."""
+    return ARMS | FUTURE_ARMS if model.config.num_world_steps else ARMS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -49,7 +59,7 @@ class Group:
     Attributes:
         prompts: Left-padded prompts and their questions; `pixel_values` and `world_pixel_values` hold nothing.
         first: Number of its first sample in the set.
-        latents: float32[B, C, F, h/8, w/8], the world encoder's output.
+        latents: float32[B, C, F, h/8, w/8], what the world encoder or a world source made.
         image_features: float[B, N, S], SigLIP's.
         shows_image: Whether SigLIP's picture was another than the blank one, a sample each.
         frame_hashes: sha256 of the world encoder's pixels, a sample each.
@@ -93,7 +103,11 @@ class Arms:
         self.partners = derangement(images, seed=seed)
 
     def intervention(self, arm: str, group: Group) -> Intervention:
-        """What `arm` changes in the batch; `real` gives back what the towers made, which changes nothing."""
+        """What `arm` changes in the batch; `real` gives back what the towers made, which changes nothing.
+
+        Raises:
+            ValueError: `future_is_present` of a model without future frames.
+        """
         world = self._world_tokens(arm, group)  # (B, N, D)
         image = group.image_features
         if arm in ("image_removed", "both_removed"):
@@ -129,6 +143,8 @@ class Arms:
         return torch.stack(sums).sum(dim=0) / len(self._latents)
 
     def _world_tokens(self, arm: str, group: Group) -> Tensor:
+        if arm == FUTURE:
+            return self.world_tokens(future_is_present(group.latents))
         real = self.world_tokens(group.latents)  # (B, N, D)
         if arm == "zeroed":
             return torch.zeros_like(real)

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from theworld.evaluation.audit.arms import WORLD_ARMS, Group
+from theworld.evaluation.audit.arms import FUTURE, WORLD_ARMS, Group
 from theworld.evaluation.audit.attention_mass import AttentionMass
 from theworld.evaluation.audit.comparison import ArmResult
 from theworld.evaluation.audit.signals import Loudness
+from theworld.models.interventions import future_is_present
 from theworld.models.theworld import TheWorld
 from theworld.types import PromptBatch, TokenType
 
@@ -55,6 +56,8 @@ def disconnections(
 ) -> tuple[str, ...]:
     """An error each for the world branch and for the image, if arms gave what the real one gave; none if all is well.
 
+    Of the world branch's future frames it is said only where the branch as a whole is read.
+
     Args:
         results: Of all arms.
         groups: The audited set.
@@ -75,6 +78,8 @@ def disconnections(
         errors.append(
             f"{', '.join(unchanged)}: found the same inputs as in the real arm: {_why_same(groups, loudness)}"
         )
+    elif FUTURE in by_arm and (error := _future_error(by_arm[FUTURE], groups)):
+        errors.append(error)
     image = by_arm["image_removed"]
     if image.is_disconnected:
         errors.append(
@@ -87,6 +92,19 @@ def disconnections(
             "of the data set are blank or missing"
         )
     return tuple(errors)
+
+
+def _future_error(result: ArmResult, groups: Sequence[Group]) -> str | None:
+    if result.is_disconnected:
+        return (
+            f"{FUTURE}: found the very logits of the real arm, bit for bit, for all {result.n} questions, expected "
+            "others: no answer sees a world token of a future frame"
+        )
+    if result.inputs_changed:
+        return None
+    still = all(bool((future_is_present(group.latents) == group.latents).all()) for group in groups)
+    cause = "the world source repeats the present frame" if still else "the projector does not tell frames apart"
+    return f"{FUTURE}: found the same inputs as in the real arm: {cause}"
 
 
 def _why_unread(mass: AttentionMass) -> str:

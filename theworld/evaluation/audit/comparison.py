@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from theworld.evaluation.answers import score_answer
-from theworld.evaluation.audit.arms import REAL, WORLD_ARMS
+from theworld.evaluation.audit.arms import FUTURE, REAL, WORLD_ARMS
 from theworld.evaluation.statistics import Interval, cluster_bootstrap, mcnemar_exact, wilson_interval
 from theworld.types import Question
 
@@ -82,11 +82,13 @@ class Verdict:
     Attributes:
         relies_on_world: `shuffled` is worse than `real`, p after Holm below the level.
         relies_on_image: `image_removed` is worse than `real`, likewise.
+        relies_on_future: `future_is_present` is worse than `real`, likewise; None for a model without future frames.
         sentences: The verdicts in words, with their numbers.
     """
 
     relies_on_world: bool
     relies_on_image: bool
+    relies_on_future: bool | None
     sentences: tuple[str, ...]
 
 
@@ -140,7 +142,17 @@ def judge(results: Sequence[ArmResult], *, level: float) -> Verdict:
             f"Without its world tokens it does worse ({', '.join(suffering)}), but not with those of another image: "
             "they work as a part of the prompt, whatever they show."
         )
-    return Verdict(relies_on_world=world, relies_on_image=image, sentences=tuple(sentences))
+    future = _is_worse(by_arm[FUTURE], level) if FUTURE in by_arm else None
+    if future is not None:
+        sentences.append(_sentence("future", by_arm[REAL], by_arm[FUTURE], future, level))
+    return Verdict(relies_on_world=world, relies_on_image=image, relies_on_future=future, sentences=tuple(sentences))
+
+
+_SAME = "every sample has the same {} input, which can tell no picture from another."
+_UNCHANGED = {name: _SAME.format(name) for name in ("world", "image")} | {
+    "future": "it is the present in every sample."
+}
+_INSTEAD = {"world": "world tokens of another image", "image": "a blank image", "future": "copies of the present frame"}
 
 
 def _is_worse(result: ArmResult, level: float) -> bool:
@@ -150,10 +162,9 @@ def _is_worse(result: ArmResult, level: float) -> bool:
 def _sentence(what: str, real: ArmResult, arm: ArmResult, relies: bool, level: float) -> str:
     start = f"{'Relies' if relies else 'Does not rely'} on {what}: "
     if not arm.inputs_changed:
-        return f"{start}every sample has the same {what} input, which can tell no picture from another."
-    instead = "world tokens of another image" if what == "world" else "a blank image"
+        return f"{start}{_UNCHANGED[what]}"
     numbers = (
-        f"with {instead} {100 * arm.accuracy:.1f} % are right instead of {100 * real.accuracy:.1f} % "
+        f"with {_INSTEAD[what]} {100 * arm.accuracy:.1f} % are right instead of {100 * real.accuracy:.1f} % "
         f"(McNemar p after Holm {arm.p_holm:.2g}"
     )
     if arm.p_holm < level and not relies:

@@ -7,7 +7,7 @@ import io
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from theworld.evaluation.audit.arms import REAL, WORLD_ARMS
+from theworld.evaluation.audit.arms import FUTURE, REAL, WORLD_ARMS
 from theworld.evaluation.audit.findings import Findings
 
 WIDTH, HEIGHT, DPI = 11.6, 8.2, 100
@@ -35,7 +35,7 @@ def draw(findings: Findings) -> bytes:
 def _arms(axes: Axes, findings: Findings) -> None:
     """Accuracy an arm, with Wilson's interval; the p-value of its difference to the real arm behind it."""
     results = findings.results[::-1]
-    colours = [_REAL if r.arm == REAL else _WORLD if r.arm in WORLD_ARMS else _IMAGE for r in results]
+    colours = [_REAL if r.arm == REAL else _WORLD if r.arm in (*WORLD_ARMS, FUTURE) else _IMAGE for r in results]
     axes.barh(range(len(results)), [100 * r.accuracy for r in results], color=colours, height=0.62)
     for place, result in enumerate(results):
         low, high = 100 * result.interval.low, 100 * result.interval.high

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from theworld.evaluation.answers import SCORER_VERSION
-from theworld.evaluation.audit.arms import ARMS
+from theworld.evaluation.audit.arms import ARMS, FUTURE_ARMS
 from theworld.evaluation.audit.attention_mass import AttentionMass
 from theworld.evaluation.audit.comparison import Answers, ArmResult, Verdict
 from theworld.evaluation.audit.signals import GroupGradient, Loudness
 from theworld.evaluation.predictions import Prediction
 from theworld.types import Question
 
-AUDIT_VERSION = "1"
+AUDIT_VERSION = "2"
 """Changes with any definition of an arm, a measurement or a verdict."""
 
 
@@ -54,7 +54,7 @@ class Findings:
         data: The rows that were asked.
         questions: The set, in order.
         answers: By arm.
-        results: By arm, in the order of `ARMS`.
+        results: By arm, in the order of `arms_of`.
         verdict: What they say; not to be believed if there are `errors`.
         errors: What makes the arms say nothing, each with its likely cause.
         mass: Attention, layer by layer.
@@ -101,7 +101,9 @@ class Findings:
             "settings": asdict(self.settings),
             "errors": list(self.errors),
             "verdict": asdict(self.verdict) if not self.errors else None,
-            "arms": {r.arm: {"means": ARMS[r.arm], "accuracy": r.accuracy} | asdict(r) for r in self.results},
+            "arms": {
+                r.arm: {"means": (ARMS | FUTURE_ARMS)[r.arm], "accuracy": r.accuracy} | asdict(r) for r in self.results
+            },
             "attention_mass": asdict(self.mass),
             "root_mean_square": asdict(self.loudness),
             "gradient": {group: asdict(gradient) for group, gradient in self.gradients.items()},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from theworld.evaluation.audit.arms import ARMS, REAL
+from theworld.evaluation.audit.arms import ARMS, FUTURE_ARMS, REAL
 from theworld.evaluation.audit.comparison import ArmResult
 from theworld.evaluation.audit.figure import draw
 from theworld.evaluation.audit.findings import Findings
@@ -72,7 +72,8 @@ def _page(findings: Findings, picture: bytes) -> Iterator[str]:
     yield "<h2>Arms</h2>"
     yield _html_table(_COLUMNS, [_cells(result) for result in findings.results])
     yield "<h2>What the arms are</h2>"
-    yield _html_table(("arm", "what the model is given"), list(ARMS.items()))
+    meanings = ARMS | FUTURE_ARMS
+    yield _html_table(("arm", "what the model is given"), [(r.arm, meanings[r.arm]) for r in findings.results])
     yield "<h2>How to read it</h2>"
     yield "".join(f"<p>{html.escape(text)}</p>" for text in _READING)
     yield f"<h2>Answers of the first {min(_EXAMPLES, findings.n)} questions</h2>"

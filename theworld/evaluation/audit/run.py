@@ -18,12 +18,13 @@ from torch import Tensor
 from theworld.data.packing.collator import pad
 from theworld.data.pictures.blank import GREY
 from theworld.data.samples import OSDSamples, Prompts
-from theworld.evaluation.audit.arms import ARMS, REAL, Arms, Group
+from theworld.evaluation.answering import answer_batch
+from theworld.evaluation.audit.arms import REAL, Arms, Group, arms_of
 from theworld.evaluation.audit.attention_mass import attention_mass
 from theworld.evaluation.audit.causes import check_world_branch, disconnections
 from theworld.evaluation.audit.comparison import Answers, compare, judge
 from theworld.evaluation.audit.findings import Findings, Settings
-from theworld.evaluation.audit.recording import greedy_answers, recorded
+from theworld.evaluation.audit.recording import recorded
 from theworld.evaluation.audit.signals import gradient_norms, loudness
 from theworld.models.image_features import image_features
 from theworld.models.interventions import intervene
@@ -48,7 +49,8 @@ def audit(model: TheWorld, samples: OSDSamples, settings: Settings, *, progress:
     model.attention_backend = "sdpa"
     prompts = Prompts(samples, batch_size=settings.batch_size)
     check_world_branch(model, prompts[0])
-    task = progress.add_task("Arm real", total=len(ARMS) * len(prompts))
+    names = arms_of(model)
+    task = progress.add_task("Arm real", total=len(names) * len(prompts))
     auditor = _Auditor(model, samples, settings)
     groups: list[Group] = []
     for number in range(len(prompts)):
@@ -57,7 +59,7 @@ def audit(model: TheWorld, samples: OSDSamples, settings: Settings, *, progress:
     arms = Arms(model, groups, blank_features=auditor.blank_features(), seed=settings.seed)
     replayed = auditor.replay_difference(arms, groups[0])
     answers = {REAL: _real_answers(groups)}
-    for arm in [arm for arm in ARMS if arm != REAL]:
+    for arm in [arm for arm in names if arm != REAL]:
         progress.update(task, description=f"Arm {arm}")
         answers[arm] = auditor.answers(arm, arms, groups, progress=progress, task=task)
     questions = tuple(question for group in groups for question in group.prompts.questions)
@@ -150,8 +152,8 @@ class _Auditor:
         return texts, recording.logits  # (B, V)
 
     def _greedy(self, batch: Batch) -> list[str]:
-        on_device = batch.to(self._model.device)
-        return greedy_answers(self._model, self._processor, on_device, max_new_tokens=self._settings.max_new_tokens)
+        on_device, most = batch.to(self._model.device), self._settings.max_new_tokens
+        return [one.text for one in answer_batch(self._model, self._processor, on_device, max_new_tokens=most)]
 
 
 def _real_answers(groups: Sequence[Group]) -> Answers:

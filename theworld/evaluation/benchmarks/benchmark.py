@@ -27,6 +27,15 @@ from theworld.types import Question, Sample
 Scoring = Literal["spatial", "letter", "truth"]
 """How answers are scored: SpatialRGPT-Bench's rules, the letter of a choice, or true against false."""
 
+SCORING: dict[str, Scoring] = {
+    "srgpt": "spatial",
+    "osd": "spatial",
+    "vsr": "truth",
+    "blink": "letter",
+    "cvbench": "letter",
+}
+"""Benchmarks by name: how their answers are scored, by `theworld evaluate` and by `theworld score` alike."""
+
 _Row = TypeVar("_Row")
 
 
@@ -81,7 +90,6 @@ class Benchmark:
 
     Attributes:
         name: As on the command line, in predictions and in tables.
-        scoring: How its answers are scored.
         items: All questions, in the order of the files.
         excluded: Rows that were left out because `skip_malformed` allows it.
         sources: The files of the rows, by name: their sha256.
@@ -90,12 +98,16 @@ class Benchmark:
     """
 
     name: str
-    scoring: Scoring
     items: tuple[Item, ...]
     excluded: tuple[Excluded, ...]
     sources: dict[str, str]
     place: Callable[[int], str]
     read_image: Callable[[Item], bytes]
+
+    @property
+    def scoring(self) -> Scoring:
+        """How its answers are scored."""
+        return SCORING[self.name]
 
 
 def show(benchmark: Benchmark, item: Item, *, region_style: RegionStyle = "box") -> Shown:

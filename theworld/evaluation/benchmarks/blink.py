@@ -81,7 +81,6 @@ def blink(
 
     return Benchmark(
         name=NAME,
-        scoring="letter",
         items=items,
         excluded=excluded,
         sources=sha256_of(table.paths),

@@ -48,7 +48,6 @@ def cvbench(paths: Sequence[Path], *, skip_malformed: bool = False) -> Benchmark
     items, excluded = collect(table.rows, item, skip_malformed=skip_malformed, place=table.place)
     return Benchmark(
         name=NAME,
-        scoring="letter",
         items=items,
         excluded=excluded,
         sources=sha256_of(table.paths),

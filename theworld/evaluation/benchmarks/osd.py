@@ -38,7 +38,6 @@ def osd(path: Path, images: Path, *, skip_malformed: bool = False) -> Benchmark:
     items, excluded = collect(map(rows.__getitem__, range(len(rows))), item, skip_malformed=skip_malformed, place=place)
     return Benchmark(
         name="osd",
-        scoring="spatial",
         items=items,
         excluded=excluded,
         sources={path.name: rows.sha256},

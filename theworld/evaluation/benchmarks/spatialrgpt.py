@@ -56,7 +56,6 @@ def from_json(path: Path, images: Path, *, skip_malformed: bool = False) -> Benc
     items, excluded = collect(map(rows.__getitem__, range(len(rows))), item, skip_malformed=skip_malformed, place=place)
     return Benchmark(
         name=NAME,
-        scoring="spatial",
         items=items,
         excluded=excluded,
         sources={path.name: rows.sha256},
@@ -84,7 +83,6 @@ def from_parquet(paths: Sequence[Path], *, skip_malformed: bool = False) -> Benc
     )
     return Benchmark(
         name=NAME,
-        scoring="spatial",
         items=items,
         excluded=excluded,
         sources=sha256_of(table.paths),

@@ -43,7 +43,6 @@ def vsr(path: Path, images: Path, *, skip_malformed: bool = False) -> Benchmark:
     items, excluded = collect(map(rows.__getitem__, range(len(rows))), item, skip_malformed=skip_malformed, place=place)
     return Benchmark(
         name="vsr",
-        scoring="truth",
         items=items,
         excluded=excluded,
         sources={path.name: rows.sha256},

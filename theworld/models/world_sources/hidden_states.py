@@ -6,8 +6,9 @@ and how much noise is for an experiment to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import Denoiser
-from theworld.models.world_sources.source import Facts, WorldSource, noise
+from theworld.models.world_sources.source import Facts, WorldSource, noise, numbers_of
 from theworld.models.world_sources.text import Text
 
 _EPSILON = 1e-6
@@ -36,6 +37,11 @@ class HiddenStatesSettings:
     sigma: float = 0.5
     seed: int = 0
     fps: int = 16
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, str]) -> HiddenStatesSettings:
+        """Those of a fingerprint."""
+        return cls(**numbers_of(cls, facts))
 
     def __post_init__(self) -> None:
         if self.block < 0 or self.sigma < 0 or self.fps < 1:
@@ -70,6 +76,20 @@ class HiddenStates(WorldSource):
         self.text = Text.none(denoiser.text_width) if text is None else text
         config = denoiser.transformer.config
         self.latent_channels = config.num_attention_heads * config.attention_head_dim
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        vae: WorldEncoder,
+        name_or_path: str,
+        settings: HiddenStatesSettings,
+        *,
+        text: str | Path | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> HiddenStates:
+        """As `Rollout.from_pretrained`."""
+        told = None if text is None else Text.read(Path(text).expanduser())
+        return cls(vae, Denoiser.from_pretrained(name_or_path, dtype=dtype), settings, text=told)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:

@@ -9,7 +9,7 @@ everywhere here, and stays as it is. A world step is one latent frame: four fram
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import SIGMA_MAX, Denoiser
-from theworld.models.world_sources.source import Facts, WorldSource, noise
+from theworld.models.world_sources.source import Facts, WorldSource, noise, numbers_of
 from theworld.models.world_sources.text import Text
 
 
@@ -43,6 +43,11 @@ class RolloutSettings:
     seed: int = 0
     fps: int = 16
     given_sigma: float = 1e-4
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, str]) -> RolloutSettings:
+        """Those of a fingerprint."""
+        return cls(**numbers_of(cls, facts))
 
     def __post_init__(self) -> None:
         if self.num_world_steps < 0 or self.num_inference_steps < 2 or self.guidance_scale < 1 or self.fps < 1:

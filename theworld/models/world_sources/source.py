@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,3 +77,9 @@ def noise(shape: Sequence[int], *, seed: int, key: str) -> Tensor:
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.randn(tuple(shape), generator=generator)
+
+
+def numbers_of(settings: type, facts: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a dataclass of numbers, read back from a fingerprint that was kept as text."""
+    read = {"int": int, "float": float}
+    return {field.name: read[str(field.type)](facts[field.name]) for field in fields(settings)}

@@ -6,7 +6,8 @@ from lightning.pytorch import Callback, Trainer
 
 from theworld.data.datamodule import OSDDataModule
 from theworld.data.features.steps import CachedSteps
-from theworld.models.towers import TOWER_GROUPS, Feature, encoder_facts
+from theworld.models.towers import TOWER_FACTS, TOWER_GROUPS, Feature, encoder_facts
+from theworld.models.world_sources.attach import refuse_other_source
 from theworld.training.module import TheWorldModule
 from theworld.types import Batch
 
@@ -48,6 +49,7 @@ class CachedFeatures(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
         """Check before the first batch, and say what is cached."""
         self._check(trainer, pl_module)
+        self._note_source(trainer, pl_module)
         if self._until:
             steps = ", ".join(f"{feature} up to step {until}" for feature, until in self._until.items())
             pl_module.print(f"From the cache: {steps}")
@@ -61,6 +63,17 @@ class CachedFeatures(Callback):
                     f"{until} only, when their tower begins to train; the trainer makes other steps than the data "
                     "planned: make limit_train_batches a multiple of accumulate_grad_batches, or use no features."
                 )
+
+    def _note_source(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
+        """Write into the model's config, and so into exports, what made the latents that it is trained on."""
+        if "world_latents" not in self._until:
+            return
+        config = pl_module.world.config
+        for store in trainer.datamodule.features:
+            if store.manifest.feature == "world_latents":
+                facts = {n: v for n, v in store.manifest.encoder.items() if n not in TOWER_FACTS} or None
+                refuse_other_source(config.world_source, facts or {})
+                config.world_source = facts
 
     def _check(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
         """Compare the caches that this run can still use with its towers."""

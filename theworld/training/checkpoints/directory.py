@@ -2,7 +2,7 @@
 
     step=500.ckpt/
         checkpoint.pt     what training needs to go on
-        manifest.json     {"format": 1, "files": {"checkpoint.pt": {"bytes": ..., "sha256": ...}}}
+        manifest.json     {"format": 1, "sealed_ns": ..., "files": {"checkpoint.pt": {"bytes": ..., "sha256": ...}}}
 
 The files are written into a hidden draft beside the final name, never to a temporary folder, which may be of another
 file system where a rename is a copy. The draft gets its final name only when all of it has reached the disk.
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,8 +93,8 @@ class Draft:
         self.files[name] = {"bytes": hashed.bytes, "sha256": hashed.sha256}
 
     def seal(self) -> None:
-        """Write the manifest of all files; then the whole draft is on disk."""
-        manifest = {"format": FORMAT, "files": self.files}
+        """Write the manifest of all files, and when that was; then the whole draft is on disk."""
+        manifest = {"format": FORMAT, "sealed_ns": time.time_ns(), "files": self.files}
         write_durably(self.path / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -191,6 +192,15 @@ def _publish(draft: Path, path: Path) -> None:
 def draft_of(path: Path) -> Path:
     """Where `path` lies while it is being written."""
     return path.with_name(f".{path.name}.draft")
+
+
+def sealed_at(path: Path) -> int:
+    """When a checkpoint was written, in nanoseconds: by its manifest, which a copy keeps, else by its folder's time."""
+    try:
+        with (path / MANIFEST).open("rb") as opened:
+            return int(json.loads(opened.read(_MANIFEST_BYTES))["sealed_ns"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # an older one, or one that will not verify
+        return path.stat().st_mtime_ns
 
 
 def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:

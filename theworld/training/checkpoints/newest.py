@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from theworld.data.indexing.table import write_durably
-from theworld.training.checkpoints.directory import remove_tree, verify_checkpoint
+from theworld.training.checkpoints.directory import remove_tree, sealed_at, verify_checkpoint
 
 LATEST = "LATEST"
 """File that holds the name of the checkpoint saved last, for people and scripts."""
@@ -70,4 +70,4 @@ def _newest_first(folder: Path, suffix: str) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix == suffix and not path.name.startswith(".") and not path.is_symlink()
     ]
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name == named), reverse=True)
+    return sorted(found, key=lambda path: (sealed_at(path), path.name == named), reverse=True)

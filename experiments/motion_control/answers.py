@@ -1,6 +1,6 @@
 """What a trained model answers when it is given the world latents of a cache, and how often it is right.
 
-N world tokens of a prompt · D hidden size
+B prompts of a batch · C latent channels · h, w latent cells
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from experiments.motion_control.frames import Split
 from theworld.data.features.drawings import drawing_key
 from theworld.data.features.store import FeatureStore
 from theworld.data.samples import Prompts
-from theworld.evaluation.audit.recording import greedy_answers
-from theworld.evaluation.loaded_model import load_model
+from theworld.evaluation.answering import answer_batch
 from theworld.evaluation.statistics import cluster_bootstrap, mcnemar_exact, wilson_interval
-from theworld.models.interventions import Intervention, intervene
+from theworld.models.interventions import Intervention, future_is_present, intervene
+from theworld.models.theworld import TheWorld
 
 BATCH = 40
 LONGEST_ANSWER = 8
@@ -44,28 +44,33 @@ class Answered:
         return [answer == truth for answer, truth in zip(self.answers, self.truths, strict=True)]
 
 
-def ask(export: Path, split: Split, features: Path, *, side: int) -> Answered:
+def ask(export: Path, split: Split, features: Path, *, side: int, without_future: bool = False) -> Answered:
     """Let a model answer the questions of a split, greedily.
+
+    `theworld evaluate` and `theworld audit` make latents of one image, which these are not; so they are put in place of
+    the world branch's, as an audit does it.
 
     Args:
         export: Of a run.
         split: Its files.
         features: Cache whose world latents the model is given.
         side: Of the world encoder's frame, in pixels.
+        without_future: Replace the second latent frame by the first, as the audit's arm does.
     """
-    loaded = load_model(str(export), dtype=torch.float32, device=torch.device("cpu"))
-    assert loaded.model.cosmos_encoder is not None
+    model = TheWorld.from_pretrained(export)
+    assert model.cosmos_encoder is not None
     samples, store = split.samples(side), FeatureStore(features, "world_latents")
     keys = [drawing_key(samples.index.text("image_sha256", row), (), "box") for row in range(len(samples))]
     prompts = Prompts(samples, batch_size=BATCH)
     answers: list[str] = []
     for group, asked in zip(prompts.groups, prompts, strict=True):
-        latents = torch.stack([store.read(int(row), keys[row]) for row in group])
+        latents = torch.stack([store.read(int(row), keys[row]) for row in group])  # (B, C, 2, h, w)
         with torch.no_grad():
-            tokens = loaded.model.cosmos_encoder.project(latents)  # (B, N, D)
+            tokens = model.cosmos_encoder.project(future_is_present(latents) if without_future else latents)
         batch = replace(asked.batch, world_pixel_values=asked.batch.world_pixel_values[:0])
-        with intervene(loaded.model, Intervention(world_tokens=tokens)):
-            answers += greedy_answers(loaded.model, loaded.processor, batch, max_new_tokens=LONGEST_ANSWER)
+        with intervene(model, Intervention(world_tokens=tokens)):
+            found = answer_batch(model, samples.processor, batch, max_new_tokens=LONGEST_ANSWER)
+        answers += [one.text for one in found]
     return Answered(
         ids=tuple(question.id for question in prompts.questions),
         answers=tuple(map(word, answers)),

@@ -160,7 +160,7 @@ def _manifest(
         feature="world_latents",
         encoder=encoder_facts(model, "world_latents", precision=PRECISION) | facts,
         preprocessing_sha256=preprocessing_sha256(samples.processor, "world_latents", region_style="box"),
-        index_sha256=samples.index.sha256,
+        index_sha256=samples.index.pictures_sha256,
         dtype="float32",
         shape=shape,
         entries=entries,

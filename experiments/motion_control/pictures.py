@@ -19,7 +19,7 @@ from rich.progress import track
 
 from theworld.data.synthetic.pair_pictures import PairRow
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "test")
 QUESTION = "<image>\nDoes the object come closer?"
 ANSWERS = {"yes": "Yes.", "no": "No."}
 FIRST = (0.2, 0.8)
@@ -40,7 +40,6 @@ class MotionPictures:
         output: Folder to write to: `<split>.json`, `<split>/*.png` (first frames) and `<split>_second/*.png`.
         seed: Start of every random stream.
         num_train: Training scenes.
-        num_val: Validation scenes.
         num_test: Test scenes.
         image_size: Side of the square pictures in pixels.
     """
@@ -48,19 +47,18 @@ class MotionPictures:
     output: str
     seed: int = 0
     num_train: int = 800
-    num_val: int = 10
     num_test: int = 200
     image_size: int = 64
 
     def __post_init__(self) -> None:
-        for name, least in (("num_train", 1), ("num_val", 1), ("num_test", 1), ("image_size", 32), ("seed", 0)):
+        for name, least in (("num_train", 1), ("num_test", 1), ("image_size", 32), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"found {name}={getattr(self, name)}, expected at least {least}; give a larger one")
 
     def generate(self) -> dict[str, Path]:
         """Write all splits, over those of an earlier call; returns the paths of their rows."""
         written = {}
-        counts = (self.num_train, self.num_val, self.num_test)
+        counts = (self.num_train, self.num_test)
         for stream, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
             folder = Path(self.output).expanduser() / split
             second = folder.with_name(f"{split}_second")

@@ -2,7 +2,7 @@
 
     python -m experiments.motion_control.run --output outputs/motion_control
 
-Draws, indexes, caches, trains both arms side by side and compares them; what is there is not made again. Everything but
+Draws, indexes, caches, trains the arms side by side and compares them; what is there is not made again. Everything but
 the second frames' latents is made by commands of `theworld`.
 """
 
@@ -38,8 +38,8 @@ ARMS: dict[str, tuple[Shown, Shown]] = {
 }
 """Trained arms → which frame's latents stand in the place of each. All have as many tokens."""
 
-ASKED = {arm: (arm, arm) for arm in ARMS} | {"two_frames_asked_with_first_twice": ("two_frames", "first_frame_twice")}
-"""Arms of the comparison → the arm that was trained, and the arm whose latents it is given when it is asked."""
+ASKED = {arm: (arm, False) for arm in ARMS} | {"two_frames_without_future": ("two_frames", True)}
+"""Arms of the comparison → the arm that was trained, and whether the second frame is taken away when it is asked."""
 
 INDEX = (f"--world_image_size={SIDE}", "--num_world_steps=1", "--max_seq_length=160")
 LEVEL = 1e-3
@@ -80,8 +80,14 @@ def run(output: Path, *, seed: int = 0, pictures: dict[str, int] | None = None, 
     seconds = fit(output, seed=seed, steps=steps)
     test = split_of(folder, "test")
     answered = {
-        name: ask(output / trained / "export" / "language", test, output / "features" / given / "test", side=SIDE)
-        for name, (trained, given) in ASKED.items()
+        name: ask(
+            output / trained / "export" / "language",
+            test,
+            output / "features" / trained / "test",
+            side=SIDE,
+            without_future=without_future,
+        )
+        for name, (trained, without_future) in ASKED.items()
     }
     _write(answered, output / "answers.json")
     first, *others = ASKED
@@ -136,11 +142,9 @@ def command(output: Path, arm: str, *, seed: int, steps: int | None) -> list[str
     """`theworld fit` of an arm."""
     words = [f"--config={TINY}", f"--config={HERE / 'motion.yaml'}", f"--seed_everything={seed}", f"--data.seed={seed}"]
     words.append(f"--trainer.default_root_dir={output / arm}")
-    for split in ("train", "val"):
-        files = split_of(output / "pictures", split)
-        words += [f"--data.{split}_path={files.rows}", f"--data.{split}_images={files.images}"]
-        words += [f"--data.{split}_index={files.index}"]
-        words += [f"--data.{split}_features={output / 'features' / arm / split}"]
+    files = split_of(output / "pictures", "train")
+    words += [f"--data.train_path={files.rows}", f"--data.train_images={files.images}"]
+    words += [f"--data.train_index={files.index}", f"--data.train_features={output / 'features' / arm / 'train'}"]
     words += [] if steps is None else [f"--model.stages.language.max_steps={steps}"]
     return [sys.executable, "-m", "theworld.cli", "fit", *words]
 

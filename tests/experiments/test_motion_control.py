@@ -29,7 +29,7 @@ SIDE = run.SIDE
 def output(tmp_path_factory) -> Path:
     """Pictures, an index and a cache of drawings of the test split, as `run.cache` makes them."""
     folder = tmp_path_factory.mktemp("motion")
-    MotionPictures(output=str(folder / "pictures"), num_train=2, num_val=1, num_test=3).generate()
+    MotionPictures(output=str(folder / "pictures"), num_train=2, num_test=3).generate()
     return folder
 
 
@@ -144,9 +144,10 @@ def test_a_wrong_number_is_refused(field, value, tmp_path):
 @pytest.mark.slow
 def test_two_frames_are_learned_and_one_is_not(tmp_path):
     """The whole at a smaller size."""
-    sizes = {"num_train": 500, "num_val": 2, "num_test": 80}
+    sizes = {"num_train": 500, "num_test": 80}
     facts = run.run(tmp_path, pictures=sizes, steps=300)
     arms, against = facts["arms"], facts["comparisons"]["two_frames against first_frame_twice"]
     assert arms["first_frame_twice"]["accuracy"] == 0.5
     assert against["difference"] > 0
     assert against["p_value"] < run.LEVEL
+    assert arms["two_frames_without_future"]["accuracy"] == 0.5

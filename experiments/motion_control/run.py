@@ -126,15 +126,17 @@ def cache(output: Path, split: str) -> None:
 
 def fit(output: Path, *, seed: int, steps: int | None) -> dict[str, float]:
     """Train the arms side by side, with the same data order, seed and budget; seconds of those that were not there."""
-    start, running = time.perf_counter(), {}
-    for arm in ARMS:
-        if not (output / arm / "export" / "language").exists():
-            running[arm] = subprocess.Popen(command(output, arm, seed=seed, steps=steps))
-    seconds = {}
-    for arm, process in running.items():
-        if process.wait() != 0:
-            sys.exit(f"training {arm} ended with status {process.returncode}; its messages are above")
-        seconds[arm] = round(time.perf_counter() - start, 1)
+    start, seconds = time.perf_counter(), {}
+    missing = [arm for arm in ARMS if not (output / arm / "export" / "language").exists()]
+    running = {arm: subprocess.Popen(command(output, arm, seed=seed, steps=steps)) for arm in missing}
+    try:
+        for arm, process in running.items():
+            if process.wait() != 0:
+                sys.exit(f"training {arm} ended with status {process.returncode}; its messages are above")
+            seconds[arm] = round(time.perf_counter() - start, 1)
+    finally:
+        for process in running.values():
+            process.terminate()  # of no effect on one that has ended
     return seconds
 
 

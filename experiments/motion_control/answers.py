@@ -5,6 +5,7 @@ B prompts of a batch · C latent channels · h, w latent cells
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -76,6 +77,18 @@ def ask(export: Path, split: Split, features: Path, *, side: int, without_future
         answers=tuple(map(word, answers)),
         truths=tuple(word(question.answer) for question in prompts.questions),
     )
+
+
+def best_threshold(answered: Answered, second: Mapping[str, float]) -> Answered:
+    """What the best rule that sees the second frame alone would say: `yes` above the side that serves it best.
+
+    Args:
+        answered: Any arm; gives rows and truths, to which the threshold is fitted.
+        second: Side of the object in the second frame, by row.
+    """
+    sizes = [second[id] for id in answered.ids]
+    rules = (replace(answered, answers=tuple("yes" if s > edge else "no" for s in sizes)) for edge in sizes)
+    return max(rules, key=lambda rule: sum(rule.correct))
 
 
 def word(answer: str) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from experiments.motion_control.frames import Split
 
 WIDTH, HEIGHT, DPI = 11.6, 3.6, 110
-_COLOURS = ("#2f6fb0", "#b5651d", "#b5651d", "#9aa3ad")
+_COLOURS = ("#2f6fb0", "#b5651d", "#b5651d", "#2f6fb0", "#9aa3ad")
 _INK = "#181c22"
 SHOWN = 4
 """Rows of two scenes."""
@@ -59,7 +59,8 @@ def _arms(axes: Axes, facts: dict[str, Any]) -> None:
         beside = f"{100 * arm['accuracy']:.1f}" + (f"   p = {test['p_value']:.1g}" if test else "")
         axes.text(102, place, beside, va="center", fontsize=9, color=_INK)
     axes.axvline(50, color=_INK, linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(names)), [name.replace("_without", ",\nwithout").replace("_", " ") for name in names])
+    labels = [name.replace("_without", ",\nwithout").replace("_of_", "\nof ").replace("_", " ") for name in names]
+    axes.set_yticks(range(len(names)), labels)
     axes.set(xlim=(0, 150), ylim=(len(names) - 0.5, -0.5))
     axes.set_xticks(range(0, 101, 25))
     axes.set_xlabel("right answers, % (line: 95 % interval; dotted: chance)", fontsize=9, loc="left")

@@ -37,7 +37,8 @@ class MotionPictures:
     """Draw scenes of two rows each: the object comes closer, and it goes away, from the same first frame.
 
     Args:
-        output: Folder to write to: `<split>.json`, `<split>/*.png` (first frames) and `<split>_second/*.png`.
+        output: Folder to write to: `<split>.json`, `<split>/*.png` (first frames), `<split>_second/*.png` and
+            `<split>_sides.json` (by row, the object's sides in both).
         seed: Start of every random stream.
         num_train: Training scenes.
         num_test: Test scenes.
@@ -64,7 +65,8 @@ class MotionPictures:
             second = folder.with_name(f"{split}_second")
             for each in (folder, second):
                 each.mkdir(parents=True, exist_ok=True)
-            rows = []
+            rows: list[PairRow] = []
+            sides: dict[str, list[float]] = {}
             for number in track(range(count), description=f"Drawing {split} scenes"):
                 rng = np.random.default_rng((self.seed, stream, number))
                 scene = Scene.draw(rng, side=self.image_size)
@@ -72,6 +74,8 @@ class MotionPictures:
                     rows.append(_row(f"{split}-{number:05d}-{name}", ANSWERS[name]))
                     _save(scene.first, folder, rows[-1]["id"])
                     _save(after, second, rows[-1]["id"])
+                    sides[rows[-1]["id"]] = [scene.sides["first"], scene.sides[name]]
+            folder.with_name(f"{split}_sides.json").write_text(json.dumps(sides, indent=1) + "\n")
             written[split] = folder.with_suffix(".json")
             written[split].write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
         return written
@@ -84,7 +88,7 @@ class Scene:
     Attributes:
         first: What every row of the scene shows.
         second: By the key of the answer that is true of it.
-        sides: The object's side in pixels, in the first frame and by the key of the answer.
+        sides: The object's side as a share of the picture's, in the first frame and by the key of the answer.
     """
 
     first: Image.Image
@@ -102,11 +106,10 @@ class Scene:
         ground = rng.integers(60, 200, 3) + rng.normal(0, 6, (side, side, 3))
         is_rectangle, colour = bool(rng.random() < 0.5), rng.integers(0, 256, 3).tolist()
         middle = rng.uniform(*_CENTRE, 2) * side
-        size = rng.uniform(*FIRST) * side
-        change = CHANGE * side
-        sides = {"first": size, "yes": size + change, "no": size - change}
+        share = rng.uniform(*FIRST)
+        sides = {"first": share, "yes": share + CHANGE, "no": share - CHANGE}
         drawn = {}
-        for name, size in sides.items():
+        for name, size in ((name, share * side) for name, share in sides.items()):
             frame = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
             pen = ImageDraw.Draw(frame)
             (x, y), half = middle.tolist(), size / 2

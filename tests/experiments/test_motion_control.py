@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from experiments.motion_control import run
-from experiments.motion_control.answers import Answered, accuracy, compare, word
+from experiments.motion_control.answers import Answered, accuracy, best_threshold, compare, word
 from experiments.motion_control.frames import BASE, Split, cache_frames
 from experiments.motion_control.pictures import CHANGE, FIRST, SPLITS, MotionPictures, Scene
 from theworld.assets import resolve
@@ -68,7 +68,7 @@ def test_the_second_frame_shows_what_the_answer_says(output):
 def test_sizes_are_as_drawn_and_the_second_says_as_much_as_stated():
     """The best rule of the second frame alone: a threshold, or either end of the range; the first's is a coin."""
     scenes = [Scene.draw(np.random.default_rng((9, number)), side=64).sides for number in range(400)]
-    first, closer, away = (np.array([scene[name] for scene in scenes]) / 64 for name in ("first", "yes", "no"))
+    first, closer, away = (np.array([scene[name] for scene in scenes]) for name in ("first", "yes", "no"))
     assert np.allclose(closer - first, CHANGE)
     assert np.allclose(first - away, CHANGE)
     assert FIRST[0] <= first.min() < FIRST[0] + 0.01 < FIRST[1] - 0.01 < first.max() <= FIRST[1]
@@ -76,6 +76,17 @@ def test_sizes_are_as_drawn_and_the_second_says_as_much_as_stated():
     rule = ((closer > middle).mean() + (away < middle).mean()) / 2
     assert rule == pytest.approx(0.5 + CHANGE / (FIRST[1] - FIRST[0]), abs=0.04)
     assert rule < 0.8
+
+
+def test_sides_are_written_for_every_row(output):
+    sides = json.loads((output / "pictures" / "test_sides.json").read_text())
+    for row in rows(output, "test"):
+        first, second = sides[row["id"]]
+        assert (second > first) == (row["conversations"][1]["value"] == "Yes.")
+        shown = pixels(output / "pictures" / "test_second" / f"{row['id']}.png")
+        colour = shown[32, 32]
+        across = (shown[32] == colour).all(axis=-1).sum()
+        assert across / 64 == pytest.approx(second, abs=0.04)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +144,13 @@ def test_arms_are_counted_and_compared():
     assert [word(text) for text in ("Yes.", " no", "Yes, it does.")] == ["yes", "no", "yes, it does"]
     with pytest.raises(ValueError, match="other questions"):
         compare(knows, replace(constant, ids=ids[::-1]))
+
+
+def test_the_rule_of_the_second_frame_is_the_best_threshold():
+    given = Answered(ids=("a", "b", "c", "d", "e"), answers=("no",) * 5, truths=("no", "yes", "no", "yes", "yes"))
+    rule = best_threshold(given, {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.5})
+    assert rule.answers == ("no", "yes", "yes", "yes", "yes")
+    assert rule.truths == given.truths
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_test", 0), ("image_size", 16), ("seed", -1)])

@@ -131,7 +131,10 @@ def cache(output: Path, split: str) -> None:
     theworld(["data", "cache", *source, f"--index={files.index}", f"--output={features}", *numbers])
     for arm, frames in ARMS.items():
         own = output / "features" / arm / split
-        shutil.copytree(features, own, dirs_exist_ok=True)
+        if not own.exists():
+            draft = own.with_name(f".{split}.draft")
+            shutil.copytree(features, draft, dirs_exist_ok=True)
+            draft.rename(own)  # whole or not there: a training may be reading it
         cache_frames(files, own, side=SIDE, frames=frames)
 
 

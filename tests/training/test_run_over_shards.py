@@ -35,6 +35,7 @@ def fit(base, osd, tmp_path, monkeypatch):
                 *(f"--data.{key}={value}" for key, value in data.items()),
                 *(f"--model.stages.{stage}.max_steps=1" for stage in STAGES),
                 "--test_after_fit=false",
+                "--fixed_prompts.every_n_steps=0",
             ]
         )
         exports = {stage: tmp_path / name / "export" / stage for stage in STAGES}

@@ -55,3 +55,6 @@ class Crew:
         if chosen == "cuda" or (chosen is None and torch.cuda.is_available()):
             return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if self.size > 1 else torch.device("cuda")
         return torch.device(chosen or "cpu")
+
+
+ALONE = Crew()

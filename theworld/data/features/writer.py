@@ -11,7 +11,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from theworld.data.features.crew import Crew
+from theworld.data.features.crew import ALONE, Crew
 from theworld.data.features.drawings import Drawings
 from theworld.data.features.manifest import MANIFEST, UNFINISHED, Manifest
 from theworld.data.features.shard import DTYPES, read_layout, shard_name, write_shard
@@ -27,7 +27,7 @@ def write_features(
     drawings: Drawings,
     encode: Encode,
     *,
-    crew: Crew = Crew(),  # noqa: B008 (frozen)
+    crew: Crew = ALONE,
     restart: bool = False,
     progress: bool = True,
 ) -> bool:

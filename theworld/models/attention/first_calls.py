@@ -1,8 +1,8 @@
 """The first results of FlashAttention-4 beside those of PyTorch's own kernels, on the run's own numbers.
 
-Why: on 2026-11-24 a run of this backend had the right loss and gradients 10⁵ times too large, in every step and without
-a word. The same command was right before and after, with other versions of the compiler that the package uses
-(experiments/speed). What is compiled while a program runs has to be checked while it runs.
+Why: on 2026-11-24 two processes with this backend had the right loss and gradients 10⁵ times too large, in every step
+and without a word. Three days later the same command was right; why is not known (experiments/README.md). What is
+compiled while a program runs has to be checked while it runs.
 """
 
 from __future__ import annotations

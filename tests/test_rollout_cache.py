@@ -146,6 +146,9 @@ def test_a_run_says_what_its_latents_were_and_its_export_imagines_the_same(of, c
         assert torch.equal(encoder(live), encoder.project(latents))
     with pytest.raises(ValueError, match="found no .*tiny_base/transformer/config.json|found no .*export"):
         load_model(export, cosmos_model="theworld-tiny", **place)
+    # The next stage starts from the export, which has its world encoder: only the denoiser is read elsewhere.
+    cache(of, tmp_path / "again", f"--base={export}", f"--cosmos_model={cosmos}", *ROLLOUT)
+    assert torch.equal(pixels_and_latents(of, tmp_path / "again", loaded.processor)[1], latents)
     config = Path(export) / "config.json"
     config.write_text(config.read_text().replace('"denoiser_sha256": "', '"denoiser_sha256": "0'))
     with pytest.raises(ValueError, match=r"another world source than the model was trained with: denoiser_sha256"):

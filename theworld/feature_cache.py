@@ -1,7 +1,6 @@
 """`theworld data cache`: run the towers over a source once, and keep what they make of its images.
 
-A run that trains with `data.train_features` then neither decodes these images nor runs the towers, as long as they are
-frozen (`theworld.training.callbacks.cached_features`).
+A run with `data.train_features` then runs no frozen tower and decodes none of these images (`callbacks.cached_features`).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from theworld.data.shards.store import open_store
 from theworld.data.shards.writer import SHARD_BYTES
 from theworld.data.shown import describe_row, draw_row
 from theworld.data.stores import RowStore
-from theworld.models.loading import cosmos_of
+from theworld.models.loading import cosmos_of, is_export
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, Feature, Precision, autocast, encode, encoder_facts, tower
 from theworld.models.world_sources.attach import source_of
@@ -77,7 +76,7 @@ def cache_features(
         rows: The file that was indexed.
         images: The folder that was indexed.
         shards: Folder or URL of the tars, in place of `rows` and `images`.
-        cosmos_model: As `model.cosmos_model` of the run.
+        cosmos_model: As `model.cosmos_model` of the run; of an export, where only the denoiser is read.
         features: Which to make: `image_features` (SigLIP's, pooled), `world_latents`.
         dtype: As `model.dtype` of the run.
         trained_later: Those whose tower a later stage of the same run trains. A run keeps in float32 what any of its
@@ -99,12 +98,13 @@ def cache_features(
     wanted = [name for name in TOWER_GROUPS if name in features and (settings.enable_world or name != "world_latents")]
     if not wanted or batch_size < 1:
         raise ValueError(
-            f"found features={list(features)}, batch_size={batch_size} and an index with "
-            f"enable_world={settings.enable_world}, expected something to make, at least one image at a time."
+            f"found features={list(features)}, batch_size={batch_size}, enable_world={settings.enable_world} in the "
+            "index, expected something to make, at least one image at a time."
         )
+    denoises = bool(rollout or hidden_states)  # an export brings its world encoder, but no denoiser
     model = load_towers(
         base,
-        cosmos_model=cosmos_model,
+        cosmos_model=None if denoises and is_export(base) else cosmos_model,
         enable_world="world_latents" in wanted,
         world_image_size=settings.world_image_size,
         dtype=_DTYPES[dtype],

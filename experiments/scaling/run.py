@@ -1,15 +1,19 @@
-"""A stage on any number of devices through Lightning: step time, tokens/s, memory, and a checkpoint saved and resumed.
+"""One stage on the processes of one torchrun: speed, memory, exposed communication, losses, checkpoints across sizes.
 
-    torchrun --nproc-per-node=8 experiments/scaling/run.py --strategy fsdp2 --stage language --output fsdp2_8.json
-    torchrun --nproc-per-node=1 experiments/scaling/run.py --strategy fsdp2 --stage language --output fsdp2_1.json
-    torchrun --nproc-per-node=8 experiments/scaling/run.py --strategy ddp --stage vision --output ddp_8.json
-    torchrun --nproc-per-node=2 experiments/scaling/run.py --strategy fsdp2 --stage language --tiny --output tiny.json
+    torchrun --nproc-per-node=2 experiments/scaling/run.py --stage language --folder /local/disk --output language_2.json
+    torchrun --nproc-per-node=2 experiments/scaling/run.py --stage language --folder /tmp/tiny --output tiny.json --tiny
 
-Random weights at true dimensions, two samples of 5076 tokens a device and step (`experiments/speed/rows.py`). The run
-saves a checkpoint before its last `AFTER` steps; a second one begins from other random weights, goes on from there, and
-its losses are compared with the first one's. `--tiny` is the embedded base on CPU processes over gloo.
+`study.py` calls it for every size and stage. Random weights at true dimensions, rows of two samples of 5076 tokens
+(`experiments/speed/rows.py`), through Lightning:
 
-One device needs about 70 GB for float32 masters before activations (H200); `--optimizer adamw_bf16` 34 GB.
+1. weak scaling: one row a device and step, timed, one step traced;
+2. the same global batch on any number of devices: `--global_rows` rows a step, `AGREED` steps, whose losses are noted
+   and whose weights are saved before the last `AFTER`;
+3. for every checkpoint of this stage in `--folder`, whatever number of devices wrote it: other random weights, resumed
+   from it; the losses of the last steps beside those of the run that wrote it.
+
+Stages projection and vision run under DDP, language under FSDP2 with every decoder layer recomputed, which fits 80 GB.
+`--tiny` is the embedded base on CPU processes over gloo.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ import argparse
 import gc
 import json
 import os
-import shutil
 import sys
 import time
 from dataclasses import replace
@@ -30,8 +33,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "speed"))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from clock import Clock, SameRow
+from clock import WARMUP, Clock, SameRow
+from exposed import TracedStep
 from rows import TARGETS, TEXT, packed_row, random_model, samples_of
 
 from theworld.assets import TINY_BASE
@@ -45,17 +50,18 @@ from theworld.training.parallel.strategy import FullySharded
 from theworld.training.stages import LearningRates, Stage
 from theworld.types import Batch
 
-AFTER = 3
-"""Steps behind the checkpoint."""
+AGREED, AFTER = 6, 3
+"""Steps of the run whose losses are compared, and how many of them lie behind its checkpoint."""
 
-RATES = {
-    "projection": {"world_projector": 1e-5},
-    "vision": {"world_projector": 1e-5, "vision": 1e-5},
-    "language": {"world_projector": 1e-5, "vision": 1e-5, "language": 1e-5},
+STAGES = {
+    "projection": ("ddp", "none", {"world_projector": 1e-4}),
+    "vision": ("ddp", "none", {"world_projector": 1e-4, "vision": 1e-5}),
+    "language": ("fsdp2", "full", {"world_projector": 1e-5, "vision": 1e-5, "language": 1e-5}),
 }
+"""Strategy, recomputed layers and learning rates of each stage."""
 
 
-class Noted:
+class NotesStart:
     """A strategy that notes when it begins to load a checkpoint."""
 
     began = 0.0
@@ -65,19 +71,19 @@ class Noted:
         return super().load_checkpoint(*arguments, **options)
 
 
-class NotedFullySharded(Noted, FullySharded):
+class NotingFullySharded(NotesStart, FullySharded):
     pass
 
 
-class NotedDDP(Noted, DDPStrategy):
+class NotingDDP(NotesStart, DDPStrategy):
     pass
 
 
-class Saves(Callback):
-    """Loss by step; saves `AFTER` steps before the end (if `path` is given), and times that and a restore."""
+class Losses(Callback):
+    """Loss by optimizer step, over all devices; saves once (if `path` is given), and times that and a restore."""
 
-    def __init__(self, total: int, path: Path | None) -> None:
-        self.total, self.path = total, path
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
         self.losses: dict[int, float] = {}
         self.save_seconds = self.restore_seconds = 0.0
 
@@ -86,42 +92,54 @@ class Saves(Callback):
             self.restore_seconds = time.perf_counter() - trainer.strategy.began
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if trainer.global_step > self.total - AFTER:
-            self.losses[trainer.global_step] = float(outputs["loss"])
-        if self.path is not None and trainer.global_step == self.total - AFTER:
+        if not pl_module.steps_after(batch_idx):
+            return
+        self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+        if self.path is not None and trainer.global_step == AGREED - AFTER:
             started = time.perf_counter()
             trainer.save_checkpoint(self.path)
             self.save_seconds = time.perf_counter() - started
 
 
-def model_of(arguments: argparse.Namespace, seed: int) -> TheWorld:
+def model_of(arguments: argparse.Namespace, *, other: bool) -> TheWorld:
     """Random weights at true dimensions on this process's GPU, or the tiny base on the CPU."""
+    torch.manual_seed(0)
     if arguments.tiny:
-        model = TheWorld.from_pretrained("theworld-tiny", world_image_size=64, dtype=torch.float32).train()
+        model = TheWorld.from_pretrained(TINY_BASE, world_image_size=64, dtype=torch.float32).train()
     else:
         model = random_model(enable_world=True)
     known = parameter_groups(model)
-    with torch.no_grad():  # other weights where the stage trains, which the checkpoint must replace
-        for _, parameter in (named for group in RATES[arguments.stage] for named in known[group]):
-            parameter.mul_(1.0 + 0.1 * seed)
+    if other:  # where the stage trains, so that the checkpoint must replace them
+        with torch.no_grad():
+            for _, parameter in (named for group in STAGES[arguments.stage][2] for named in known[group]):
+                parameter.mul_(1.1)
     return model
 
 
-def fit(arguments: argparse.Namespace, clock: Clock, saves: Saves, *, seed: int, resume: Path | None) -> dict[str, Any]:
-    """One run; tokens of a device and step."""
-    model = model_of(arguments, seed)
+def fit(
+    arguments: argparse.Namespace,
+    *callbacks: Callback,
+    rows: int,
+    steps: int,
+    resume: Path | None = None,
+) -> Trainer:
+    """One run of `steps` steps of `rows` rows, row r on device r modulo their number."""
+    strategy, recompute, rates = STAGES[arguments.stage]
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    model = model_of(arguments, other=resume is not None)
     text, targets = (40, 12) if arguments.tiny else (TEXT[True], TARGETS)
-    batch = packed_row(model, samples_of(model, text=text, targets=targets, seed=rank))
-    batch = replace(batch, step_target_tokens=batch.step_target_tokens * world_size)
-    rates = LearningRates(**RATES[arguments.stage])
+    own = [
+        packed_row(model, samples_of(model, text=text, targets=targets, seed=row))
+        for row in range(rank, rows, world_size)
+    ]
+    batches = [replace(batch, step_target_tokens=batch.step_target_tokens * rows) for batch in own]
     module = TheWorldModule(
         base=TINY_BASE,
-        stages={"stage": Stage(learning_rates=rates, max_steps=clock.total, recompute=arguments.recompute)},
+        stages={"stage": Stage(learning_rates=LearningRates(**rates), max_steps=steps, recompute=recompute)},
         attention_backend="sdpa" if arguments.tiny else arguments.backend,
         compile_layers=not arguments.tiny,
         dtype="float32" if arguments.tiny else "bfloat16",
-        optimizer=arguments.optimizer,
+        optimizer=arguments.optimizer if arguments.stage == "language" and not arguments.tiny else "adamw",
     )
     module.model = model
     del model
@@ -129,66 +147,93 @@ def fit(arguments: argparse.Namespace, clock: Clock, saves: Saves, *, seed: int,
         accelerator="cpu" if arguments.tiny else "gpu",
         devices=int(os.environ["LOCAL_WORLD_SIZE"]),
         num_nodes=world_size // int(os.environ["LOCAL_WORLD_SIZE"]),
-        strategy=NotedFullySharded() if arguments.strategy == "fsdp2" else NotedDDP(),
+        strategy=NotingFullySharded() if strategy == "fsdp2" else NotingDDP(),
         precision="32-true" if arguments.tiny else "bf16-mixed",
         gradient_clip_val=1.0,
+        accumulate_grad_batches=len(batches),
         max_epochs=-1,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         plugins=[CheckpointDirectories()],
-        callbacks=[clock, saves, Quarantine(), StageSchedule()],
+        callbacks=[*callbacks, Quarantine(), StageSchedule()],
     )
-    trainer.fit(module, train_dataloaders=SameRow([batch], clock.total), ckpt_path=resume)
-    return {"tokens": batch.input_ids.numel(), "devices": trainer.world_size, "rank": trainer.global_rank}
+    trainer.fit(module, train_dataloaders=SameRow(batches, steps * len(batches)), ckpt_path=resume)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return trainer
+
+
+def weak_scaling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One row a device: step time, memory, and communication of one step behind the timed ones."""
+    world_size = int(os.environ["WORLD_SIZE"])
+    clock, traced = Clock(arguments.steps), TracedStep(WARMUP + arguments.steps + 1)
+    trainer = fit(arguments, clock, traced, rows=world_size, steps=clock.total + 1)
+    result, tokens = clock.result(), trainer.train_dataloader.batches[0].input_ids.numel()
+    return result | traced.milliseconds() | {"tokens_per_second_and_device": tokens / result["seconds"]}
+
+
+def agreement(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """Losses of the same global batch, saved on the way."""
+    noted = Losses(path)
+    fit(arguments, noted, rows=arguments.global_rows, steps=AGREED)
+    return {
+        "losses": noted.losses,
+        "save_seconds": noted.save_seconds,
+        "checkpoint_bytes": sum(file.stat().st_size for file in path.iterdir()),
+    }
+
+
+def resumptions(arguments: argparse.Namespace, here: Path) -> dict[str, Any]:
+    """By the number of devices that wrote a checkpoint: the last losses, resumed from it."""
+    found = {}
+    for path in sorted(arguments.folder.glob(f"{arguments.stage}-*.ckpt")):
+        if path == here and arguments.only_others:
+            continue
+        noted = Losses()
+        fit(arguments, noted, rows=arguments.global_rows, steps=AGREED, resume=path)
+        written_on = path.stem.removeprefix(f"{arguments.stage}-")
+        found[written_on] = {"losses": noted.losses, "restore_seconds": noted.restore_seconds}
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strategy", choices=["ddp", "fsdp2"], required=True)
-    parser.add_argument("--stage", choices=[*RATES], required=True)
-    parser.add_argument("--optimizer", default="adamw", choices=["adamw", "adamw_bf16"])
+    parser.add_argument("--stage", choices=[*STAGES], required=True)
+    parser.add_argument("--parts", nargs="+", default=["weak", "agree", "resume"], choices=["weak", "agree", "resume"])
+    parser.add_argument("--only_others", action="store_true", help="resume only what other numbers of devices wrote")
+    parser.add_argument("--global_rows", type=int, default=2)
+    parser.add_argument("--optimizer", default="adamw_bf16", choices=["adamw", "adamw_bf16"], help="of stage language")
     parser.add_argument("--backend", default="flash")
-    parser.add_argument("--recompute", default="full", choices=["none", "selective", "full"])
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--folder", type=Path, default=Path("outputs/scaling"))
+    parser.add_argument("--folder", type=Path, required=True, help="where all sizes keep their checkpoints")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
+    world_size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    if arguments.global_rows % world_size:
+        parser.error(f"found --global_rows={arguments.global_rows}, expected a multiple of {world_size} processes")
     if not arguments.tiny:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    path = arguments.folder / f"{arguments.strategy}-{arguments.stage}.ckpt"
-    clock = Clock(arguments.steps)
-    clock.total += AFTER
-    whole = Saves(clock.total, path)
-    facts = fit(arguments, clock, whole, seed=0, resume=None)
-    timed = clock.result()
-    gc.collect()
-    torch.cuda.empty_cache()
-    later = Clock(arguments.steps)
-    later.total = clock.total
-    resumed = Saves(clock.total, None)
-    fit(arguments, later, resumed, seed=1, resume=path)
-    if facts["rank"] == 0:
-        result = timed | {
-            "strategy": arguments.strategy,
-            "stage": arguments.stage,
-            "optimizer": arguments.optimizer,
-            "devices": facts["devices"],
-            "device": "cpu" if arguments.tiny else torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-            "tokens_per_second_and_device": facts["tokens"] / timed["seconds"],
-            "save_seconds": whole.save_seconds,
-            "restore_seconds": resumed.restore_seconds,
-            "checkpoint_bytes": sum(file.stat().st_size for file in path.iterdir()),
-            "losses": whole.losses,
-            "losses_resumed": resumed.losses,
-            "resumed_difference": max(abs(loss - whole.losses[step]) for step, loss in resumed.losses.items()),
-        }
+    path = arguments.folder / f"{arguments.stage}-{world_size}.ckpt"
+    result: dict[str, Any] = {
+        "stage": arguments.stage,
+        "strategy": STAGES[arguments.stage][0],
+        "devices": world_size,
+        "device": "cpu" if arguments.tiny else torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "global_rows": arguments.global_rows,
+    }
+    if "weak" in arguments.parts:
+        result["weak"] = weak_scaling(arguments)
+    if "agree" in arguments.parts:
+        result["agree"] = agreement(arguments, path)
+    if "resume" in arguments.parts:
+        result["resumed"] = resumptions(arguments, path)
+    if rank == 0:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-        print(json.dumps(result, indent=1))
-        shutil.rmtree(path)
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,12 @@ def load(
     raise ValueError(f"found model_type {kind!r} in {path}, expected 'gemma3' (a base) or 'theworld' (an export)")
 
 
+def is_export(base: str) -> bool:
+    """Whether `base` is an export of ours, with a world encoder of its own."""
+    stored, _ = PretrainedConfig.get_config_dict(resolve(base))
+    return bool(stored.get("model_type") == TheWorldConfig.model_type)
+
+
 def cosmos_of(base: str, cosmos_model: str | None) -> str:
     """Where the parts of a Cosmos model are read: as chosen, or beside the base's own, or NVIDIA's repository."""
     if cosmos_model:

@@ -1,6 +1,6 @@
 """`theworld data cache`: run the towers over a source once, and keep what they make of its images.
 
-A run with `data.train_features` then runs no frozen tower and decodes none of these images (`callbacks.cached_features`).
+A run with `data.train_features` then runs no frozen tower and decodes no image (`callbacks.cached_features`).
 """
 
 from __future__ import annotations

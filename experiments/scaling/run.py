@@ -1,4 +1,4 @@
-"""One stage on the processes of one torchrun: speed, memory, exposed communication, losses, checkpoints across sizes.
+"""One stage on the processes of one torchrun: speed, memory, exposed communication, losses, checkpoints.
 
     torchrun --nproc-per-node=2 experiments/scaling/run.py --stage language --folder /local/disk --output language_2.json
     torchrun --nproc-per-node=2 experiments/scaling/run.py --stage language --folder /tmp/tiny --output tiny.json --tiny

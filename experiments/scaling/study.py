@@ -94,7 +94,8 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"runs": results}
     save(arguments, found)
     if not arguments.no_kill:
-        found["killed_rank"] = kill_and_resume(arguments.folder / "killed", size=2, on_gpu=not arguments.tiny)
+        settings = {"size": 2, "on_gpu": not arguments.tiny, "scenes": arguments.scenes}
+        found["killed_rank"] = kill_and_resume(arguments.folder / "killed", **settings)
         save(arguments, found)
     return found
 
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--name", default="scaling")
     parser.add_argument("--backend", default="flash")
     parser.add_argument("--timeout", type=float, default=400.0, help="seconds of one call")
+    parser.add_argument("--scenes", type=Path, help="where scenes were drawn before, if no renderer is here")
     parser.add_argument("--no_kill", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()

@@ -47,7 +47,8 @@ def write_table(found: dict[str, Any], path: Path) -> None:
     lines = [
         f"{runs[0]['device']}, torch {runs[0]['torch']}; rows of 10,152 tokens, one a device and step",
         "",
-        "| stage | strategy | GPUs | s a step | tokens/s a GPU | efficiency | peak GiB a GPU | communication ms | of it exposed | save s | checkpoint GB |",
+        "| stage | strategy | GPUs | s a step | tokens/s a GPU | efficiency | peak GiB a GPU | communication ms "
+        "| of it exposed | save s | checkpoint GB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in sorted(runs, key=lambda r: ([*GOALS].index(r["stage"]), r["devices"])):
@@ -56,7 +57,8 @@ def write_table(found: dict[str, Any], path: Path) -> None:
         cells += [f"{weak['tokens_per_second_and_device']:,.0f}", f"{efficiency(runs, run):.1%}"]
         cells += [f"{weak['peak_gib']:.1f}", f"{weak['communication_ms']:.1f}"]
         cells += [f"{weak['exposed_communication_ms']:.1f}", f"{agree['save_seconds']:.1f}"]
-        lines.append(f"| {' | '.join([*cells, f'{agree["checkpoint_bytes"] / 1e9:.2f}'])} |")
+        cells += [f"{agree['checkpoint_bytes'] / 1e9:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Same global batch of {runs[0]['global_rows']} rows a step, largest difference to one GPU:", ""]
     lines += ["| stage | GPUs | largest difference of a loss, nats | last loss |", "|---|---|---|---|"]
     for run in (r for r in runs if r["devices"] > 1):

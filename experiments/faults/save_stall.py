@@ -5,8 +5,8 @@
 
 The state is weights and both moments of AdamW in float32, in tensors of 64 MB, on the device. A step multiplies
 matrices for about `--step_seconds` and waits for the device, as training does when it logs. The save is the plugin's
-own, with manifest, hashes and fsync; the first one in the background also allocates (on a GPU: page-locks) the host's
-memory. Writes `results/<name>.csv` and `.png`.
+own, with manifest, hashes and fsync; the host's memory for those in the background is allocated (on a GPU: page-locked)
+in the background as well, from the first step on. Writes `results/<name>.csv` and `.png`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def measure(arguments: argparse.Namespace, folder: Path, *, background: bool) ->
         state["state_dict"]["0"].add_(1.0)
         wait_for(device)
         trained = time.perf_counter()
+        if step == 1 and isinstance(plugin, BackgroundSaves):
+            plugin.reserve(state)  # as the callback does when the optimizer has its moments
         saved = step % arguments.saved_every == 0
         if saved:
             plugin.save_checkpoint(state, folder / f"step={step}.ckpt")

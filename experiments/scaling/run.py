@@ -1,6 +1,6 @@
 """One stage on the processes of one torchrun: speed, memory, exposed communication, losses, checkpoints.
 
-    torchrun --nproc-per-node=2 experiments/scaling/run.py --stage language --folder /local/disk --output language_2.json
+    torchrun --nproc-per-node=2 experiments/scaling/run.py --stage language --folder /local/disk --output 2.json
     torchrun --nproc-per-node=2 experiments/scaling/run.py --stage language --folder /tmp/tiny --output tiny.json --tiny
 
 `study.py` calls it for every size and stage. Random weights at true dimensions, rows of two samples of 5076 tokens

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tests.training.checkpoints.faults import disk_full, fail_once
 from tests.training.conftest import one_stage
+from theworld.training.checkpoints import background
 from theworld.training.checkpoints.background import BackgroundSaves, HostMemory
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.lock import lock_directory
@@ -51,6 +52,46 @@ def test_it_writes_the_bytes_that_a_save_on_the_training_thread_writes(tmp_path)
     content = {name: (tmp_path / f"{name}.ckpt" / CONTENT).read_bytes() for name in plugins}
     assert content["background"] == content["sync"]
     assert len(content["lightning"]) > len(content["sync"])  # control: shared memory is cloned for every tensor
+
+
+@pytest.mark.parametrize("reserves", [True, False])
+def test_reserved_memory_is_what_a_save_uses(tmp_path, monkeypatch, reserves):
+    """With the control that a save without it allocates; a second kind of state needs only what is new."""
+    made = []
+    monkeypatch.setattr(
+        background, "_allocate", lambda kind: made.append(kind) or torch.empty(kind[0], dtype=torch.uint8)
+    )
+    plugin = BackgroundSaves(CheckpointDirectories())
+    if reserves:
+        plugin.reserve(state(1.0))
+        plugin.wait()
+        assert sorted(made) == [(200, False), (400, False)]
+    before = len(made)
+    plugin.save_checkpoint(state(1.0), tmp_path / "a.ckpt")
+    plugin.wait()
+    assert len(made) - before == (0 if reserves else 2)
+    plugin.reserve(state(1.0) | {"new": torch.zeros(100), "large": torch.zeros(300)})
+    plugin.wait()
+    assert sorted(made[2:]) == [(400, False), (1200, False)]
+
+
+def test_a_run_reserves_as_soon_as_moments_are_there(make_module, make_data, make_trainer, tmp_path, monkeypatch):
+    made, saved = [], []
+    allocate, copy = background._allocate, HostMemory.copy
+    monkeypatch.setattr(background, "_allocate", lambda kind: made.append(kind) or allocate(kind))
+
+    def counted(self, value):
+        before = len(made)
+        copied = copy(self, value)
+        saved.append((before, len(made)))
+        return copied
+
+    monkeypatch.setattr(HostMemory, "copy", counted)
+    callback = CrashSafeCheckpoint(tmp_path / "checkpoints", async_save=True, every_n_train_steps=2, save_top_k=-1)
+    trainer = make_trainer(callback, enable_checkpointing=True, plugins=[CheckpointDirectories()])
+    trainer.fit(make_module(stages=one_stage(4, world_projector=1e-2)), datamodule=make_data())
+    assert saved[0][0] > 0
+    assert all(before == after for before, after in saved)
 
 
 def test_what_training_changes_afterwards_is_not_in_it(tmp_path):

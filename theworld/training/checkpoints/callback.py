@@ -52,6 +52,7 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         self._written: list[str] = []  # names of this run's checkpoints, oldest first
         self._found_last: str | None = None
         self._lock: TextIO | None = None
+        self._reserved_moments = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before fitting, take the directory for this run, on all ranks or on none."""
@@ -88,6 +89,7 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         if (background := self._background(trainer)) is not None:
             background.check()
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            self._reserve(trainer)
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -211,6 +213,13 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         if path is not None:
             rank_zero_info(f"The last checkpoint that verifies is {path}")
         return set() if path is None else {str(path)}
+
+    def _reserve(self, trainer: Trainer) -> None:
+        """Memory for a copy in the background, as soon as the optimizer has moments that it had not before."""
+        background, moments = self._background(trainer), sum(len(optimizer.state) for optimizer in trainer.optimizers)
+        if background is not None and trainer.is_global_zero and moments != self._reserved_moments:
+            self._reserved_moments = moments
+            background.reserve(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
 
     @staticmethod
     def _background(trainer: Trainer) -> BackgroundSaves | None:

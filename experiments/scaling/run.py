@@ -6,10 +6,10 @@
 `study.py` calls it for every size and stage. Random weights at true dimensions, rows of two samples of 5076 tokens
 (`experiments/speed/rows.py`), through Lightning:
 
-1. weak scaling: one row a device and step, timed, one step traced;
-2. the same global batch on any number of devices: `--global_rows` rows a step, `AGREED` steps, whose losses are noted
-   and whose weights are saved before the last `AFTER`;
-3. for every checkpoint of this stage in `--folder`, whatever number of devices wrote it: other random weights, resumed
+1. `--global_rows` rows a step, row r on device r modulo their number: the same global batch on any number of devices.
+   Noted are the losses, the time from row to row where the optimizer steps (one row a device and step: weak scaling),
+   the most memory, a trace of one row, and a checkpoint behind step `SAVED`;
+2. for every checkpoint of this stage in `--folder`, whatever number of devices wrote it: other random weights, resumed
    from it; the losses of the last steps beside those of the run that wrote it.
 
 Stages projection and vision run under DDP, language under FSDP2 with every decoder layer recomputed, which fits 80 GB.
@@ -26,6 +26,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ from lightning.pytorch.strategies import DDPStrategy
 sys.path.insert(0, str(Path(__file__).parents[1] / "speed"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from clock import WARMUP, Clock, SameRow
+from clock import SameRow, now
 from exposed import TracedStep
 from rows import TARGETS, TEXT, packed_row, random_model, samples_of
 
@@ -50,8 +51,9 @@ from theworld.training.parallel.strategy import FullySharded
 from theworld.training.stages import LearningRates, Stage
 from theworld.types import Batch
 
-AGREED, AFTER = 6, 3
-"""Steps of the run whose losses are compared, and how many of them lie behind its checkpoint."""
+STEPS, WARM, SAVED, TRACED = 12, 2, 8, 10
+"""Optimizer steps of a run; how many come before those that are timed; the one behind which is saved, and where timing
+ends; the one whose last row is traced."""
 
 STAGES = {
     "projection": ("ddp", "none", {"world_projector": 1e-4}),
@@ -79,6 +81,41 @@ class NotingDDP(NotesStart, DDPStrategy):
     pass
 
 
+class RowTimes(Callback):
+    """Seconds of each row behind which the optimizer steps, in the steps that are timed, and the most memory."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float | torch.cuda.Event, float | torch.cuda.Event]] = []
+        self._start: float | torch.cuda.Event = 0.0
+        self.first_step = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TheWorldModule, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.first_step = -time.perf_counter()
+        if trainer.global_step == WARM and torch.cuda.is_available() and not self.marks:
+            torch.cuda.reset_peak_memory_stats()
+        self._start = now()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if not pl_module.steps_after(batch_idx):
+            return
+        if trainer.global_step == 1:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.first_step += time.perf_counter()
+        if WARM < trainer.global_step <= SAVED:
+            self.marks.append((self._start, now()))
+
+    def result(self) -> dict[str, Any]:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            seconds = [start.elapsed_time(end) / 1000 for start, end in self.marks]
+        else:
+            seconds = [end - start for start, end in self.marks]
+        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+        return {"seconds": median(seconds), "fastest": min(seconds), "first_step": self.first_step, "peak_gib": peak}
+
+
 class Losses(Callback):
     """Loss by optimizer step, over all devices; saves once (if `path` is given), and times that and a restore."""
 
@@ -95,7 +132,7 @@ class Losses(Callback):
         if not pl_module.steps_after(batch_idx):
             return
         self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
-        if self.path is not None and trainer.global_step == AGREED - AFTER:
+        if self.path is not None and trainer.global_step == SAVED:
             started = time.perf_counter()
             trainer.save_checkpoint(self.path)
             self.save_seconds = time.perf_counter() - started
@@ -119,13 +156,11 @@ def model_of(arguments: argparse.Namespace, *, other: bool) -> TheWorld:
 def fit(
     arguments: argparse.Namespace,
     *callbacks: Callback,
-    rows: int,
-    steps: int,
     resume: Path | None = None,
 ) -> Trainer:
-    """One run of `steps` steps of `rows` rows, row r on device r modulo their number."""
+    """One run of `STEPS` steps, or what is left of it behind a checkpoint."""
     strategy, recompute, rates = STAGES[arguments.stage]
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, world_size, rows = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), arguments.global_rows
     model = model_of(arguments, other=resume is not None)
     text, targets = (40, 12) if arguments.tiny else (TEXT[True], TARGETS)
     own = [
@@ -135,13 +170,14 @@ def fit(
     batches = [replace(batch, step_target_tokens=batch.step_target_tokens * rows) for batch in own]
     module = TheWorldModule(
         base=TINY_BASE,
-        stages={"stage": Stage(learning_rates=LearningRates(**rates), max_steps=steps, recompute=recompute)},
+        stages={"stage": Stage(learning_rates=LearningRates(**rates), max_steps=STEPS, recompute=recompute)},
         attention_backend="sdpa" if arguments.tiny else arguments.backend,
         compile_layers=not arguments.tiny,
         dtype="float32" if arguments.tiny else "bfloat16",
         optimizer=arguments.optimizer if arguments.stage == "language" and not arguments.tiny else "adamw",
     )
     module.model = model
+    model.attention_backend = module.attention_backend  # which `configure_model` sets in a model that it loads
     del model
     trainer = Trainer(
         accelerator="cpu" if arguments.tiny else "gpu",
@@ -159,29 +195,24 @@ def fit(
         plugins=[CheckpointDirectories()],
         callbacks=[*callbacks, Quarantine(), StageSchedule()],
     )
-    trainer.fit(module, train_dataloaders=SameRow(batches, steps * len(batches)), ckpt_path=resume)
+    trainer.fit(module, train_dataloaders=SameRow(batches, STEPS * len(batches)), ckpt_path=resume)
     gc.collect()
     torch.cuda.empty_cache()
     return trainer
 
 
-def weak_scaling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One row a device: step time, memory, and communication of one step behind the timed ones."""
-    world_size = int(os.environ["WORLD_SIZE"])
-    clock, traced = Clock(arguments.steps), TracedStep(WARMUP + arguments.steps + 1)
-    trainer = fit(arguments, clock, traced, rows=world_size, steps=clock.total + 1)
-    result, tokens = clock.result(), trainer.train_dataloader.batches[0].input_ids.numel()
-    return result | traced.milliseconds() | {"tokens_per_second_and_device": tokens / result["seconds"]}
-
-
-def agreement(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
-    """Losses of the same global batch, saved on the way."""
-    noted = Losses(path)
-    fit(arguments, noted, rows=arguments.global_rows, steps=AGREED)
+def training(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """The run that is timed, traced and saved."""
+    rows_a_device = arguments.global_rows // int(os.environ["WORLD_SIZE"])
+    times, traced, noted = RowTimes(), TracedStep(TRACED * rows_a_device - 1), Losses(path)
+    trainer = fit(arguments, times, traced, noted)
+    result, tokens = times.result(), trainer.train_dataloader.batches[0].input_ids.numel()
+    weak = result | traced.milliseconds() | {"tokens_per_second_and_device": tokens / result["seconds"]}
+    size = sum(file.stat().st_size for file in path.iterdir())
     return {
-        "losses": noted.losses,
-        "save_seconds": noted.save_seconds,
-        "checkpoint_bytes": sum(file.stat().st_size for file in path.iterdir()),
+        "tokens": tokens,
+        "weak": weak,
+        "agree": {"losses": noted.losses, "save_seconds": noted.save_seconds, "checkpoint_bytes": size},
     }
 
 
@@ -192,7 +223,7 @@ def resumptions(arguments: argparse.Namespace, here: Path) -> dict[str, Any]:
         if path == here and arguments.only_others:
             continue
         noted = Losses()
-        fit(arguments, noted, rows=arguments.global_rows, steps=AGREED, resume=path)
+        fit(arguments, noted, resume=path)
         written_on = path.stem.removeprefix(f"{arguments.stage}-")
         found[written_on] = {"losses": noted.losses, "restore_seconds": noted.restore_seconds}
     return found
@@ -201,12 +232,11 @@ def resumptions(arguments: argparse.Namespace, here: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=[*STAGES], required=True)
-    parser.add_argument("--parts", nargs="+", default=["weak", "agree", "resume"], choices=["weak", "agree", "resume"])
+    parser.add_argument("--parts", nargs="+", default=["train", "resume"], choices=["train", "resume"])
     parser.add_argument("--only_others", action="store_true", help="resume only what other numbers of devices wrote")
     parser.add_argument("--global_rows", type=int, default=2)
     parser.add_argument("--optimizer", default="adamw_bf16", choices=["adamw", "adamw_bf16"], help="of stage language")
     parser.add_argument("--backend", default="flash")
-    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--folder", type=Path, required=True, help="where all sizes keep their checkpoints")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, required=True)
@@ -225,10 +255,8 @@ def main() -> None:
         "torch": torch.__version__,
         "global_rows": arguments.global_rows,
     }
-    if "weak" in arguments.parts:
-        result["weak"] = weak_scaling(arguments)
-    if "agree" in arguments.parts:
-        result["agree"] = agreement(arguments, path)
+    if "train" in arguments.parts:
+        result |= training(arguments, path)
     if "resume" in arguments.parts:
         result["resumed"] = resumptions(arguments, path)
     if rank == 0:

@@ -22,11 +22,7 @@ from experiments.scaling.kill_rank import kill_and_resume
 from experiments.scaling.tables import write_figure, write_table
 
 HERE = Path(__file__).parent
-PARTS = {
-    "projection": ("weak", "agree", "resume"),
-    "vision": ("weak", "agree"),
-    "language": ("weak", "agree", "resume"),
-}
+PARTS = {"projection": ("train", "resume"), "vision": ("train",), "language": ("train", "resume")}
 """What is run of each stage; vision trains under DDP as projection does, so its checkpoints are not resumed."""
 
 Job = tuple[str, int, tuple[str, ...]]

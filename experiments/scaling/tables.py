@@ -45,7 +45,7 @@ def write_table(found: dict[str, Any], path: Path) -> None:
     """Markdown."""
     runs = found["runs"]
     lines = [
-        f"{runs[0]['device']}, torch {runs[0]['torch']}; rows of 10,152 tokens, one a device and step",
+        f"{runs[0]['device']}, torch {runs[0]['torch']}; rows of {runs[0]['tokens']:,} tokens, one a device and step",
         "",
         "| stage | strategy | GPUs | s a step | tokens/s a GPU | efficiency | peak GiB a GPU | communication ms "
         "| of it exposed | save s | checkpoint GB |",

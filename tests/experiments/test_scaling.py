@@ -1,0 +1,73 @@
+"""The scaling study: what counts as exposed communication, how its tables read, and a small run of all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "experiments" / "scaling"))
+
+from exposed import communication, length  # noqa: E402
+
+from experiments.scaling.tables import agreement, efficiency, resumed, write_table  # noqa: E402
+
+
+def test_the_length_of_a_union_counts_nothing_twice():
+    assert length([(0, 10), (5, 20), (6, 7), (30, 31)]) == 21
+    assert length([]) == 0
+
+
+def test_communication_is_exposed_where_no_other_kernel_runs():
+    kernels = [
+        ("gemm", (0.0, 1000.0)),
+        ("ncclDevKernel_AllGather", (500.0, 2000.0)),  # 1 ms of it alone
+        ("ncclDevKernel_ReduceScatter", (1800.0, 2500.0)),  # beside the other one and alone
+        ("norm", (2400.0, 3000.0)),
+    ]
+    found = communication(kernels)
+    assert found == {"communication_ms": 2.0, "exposed_communication_ms": 1.4, "kernels_ms": 3.0}
+    covered = communication([("gemm", (0.0, 3000.0)), *kernels])
+    assert covered["exposed_communication_ms"] == 0.0
+
+
+def run(devices: int, seconds: float, losses: list[float], resumed: dict | None = None) -> dict:
+    weak = {"seconds": seconds, "tokens_per_second_and_device": 100 / seconds, "peak_gib": 1.0}
+    weak |= {"communication_ms": 1.0, "exposed_communication_ms": 0.5}
+    agree = {"losses": {str(i): loss for i, loss in enumerate(losses, 1)}, "save_seconds": 1.0, "checkpoint_bytes": 5}
+    facts = {"stage": "projection", "strategy": "ddp", "devices": devices, "device": "cpu", "torch": "2", "tokens": 100}
+    return facts | {"global_rows": 2, "weak": weak, "agree": agree, "resumed": resumed or {}}
+
+
+def test_a_study_is_compared_with_one_device_and_with_who_wrote(tmp_path):
+    one = run(1, 1.0, [3.0, 2.0, 1.0], {"2": {"losses": {"3": 1.25}, "restore_seconds": 2.0}})
+    two = run(2, 1.25, [3.0, 2.5, 1.5], {"1": {"losses": {"3": 1.0}, "restore_seconds": 2.0}})
+    runs = [one, two]
+    assert (efficiency(runs, one), efficiency(runs, two)) == (1.0, 0.8)
+    assert agreement(runs, two) == 0.5
+    assert resumed(runs) == [("projection", "2", 1, 0.25), ("projection", "1", 2, 0.0)]
+    write_table({"runs": runs}, tmp_path / "table.md")
+    assert "| projection | ddp | 2 | 1.250 | 80 | 80.0% |" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_resume_as_one_does(tmp_path):
+    """The script that GPUs run, on two gloo processes, with FSDP2."""
+    for size in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={size}"]
+        command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "experiments/scaling/run.py", "--tiny"]
+        command += ["--stage=language", f"--folder={tmp_path}", "--only_others", f"--output={tmp_path}/{size}.json"]
+        subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=200)
+    one, two = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
+    assert len(one["agree"]["losses"]) == 12
+    assert agreement([one, two], two) < 1e-4
+    ((_, writer, reader, difference),) = resumed([one, two])
+    assert (writer, reader) == ("1", 2)
+    assert difference < 1e-4
+    losses = list(one["agree"]["losses"].values())
+    assert losses[-1] < losses[0] - 0.1  # control: a run that did not train would agree as well

@@ -59,7 +59,9 @@ def write_table(found: dict[str, Any], path: Path) -> None:
         cells += [f"{weak['exposed_communication_ms']:.1f}", f"{agree['save_seconds']:.1f}"]
         cells += [f"{agree['checkpoint_bytes'] / 1e9:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Same global batch of {runs[0]['global_rows']} rows a step, largest difference to one GPU:", ""]
+    lines += ["", f"Same global batch of {runs[0]['global_rows']} rows a step, largest difference to one GPU "]
+    lines[-1] += f"(tolerance stated beforehand: {TOLERANCE} nats):"
+    lines.append("")
     lines += ["| stage | GPUs | largest difference of a loss, nats | last loss |", "|---|---|---|---|"]
     for run in (r for r in runs if r["devices"] > 1):
         last = list(run["agree"]["losses"].values())[-1]

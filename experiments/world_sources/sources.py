@@ -61,6 +61,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--steps", type=int, default=35)
+    parser.add_argument(
+        "--compiled", action="store_true", help="the denoiser's blocks, as on a GPU outside this script"
+    )
+    parser.add_argument("--only", nargs="+", help="words of which a source's name must have one")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     tiny, device = arguments.tiny, "cpu" if arguments.tiny else "cuda"
@@ -76,6 +80,7 @@ def main() -> None:
         "card": "CPU" if tiny else torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "denoising_steps": arguments.steps,
+        "compiled": arguments.compiled,
     }
     denoiser = Denoiser(random_transformer(tiny=tiny, device=device), scheduler())
     results["denoiser_parameters"] = sum(p.numel() for p in denoiser.transformer.parameters())
@@ -85,9 +90,13 @@ def main() -> None:
         sources[f"rollout k={k}"] = Rollout(vae, denoiser, settings).encode
     # Last, as it takes the denoiser's later blocks away.
     hidden = f"hidden states of block {BLOCK[tiny]}"
+    if arguments.compiled:
+        denoiser.compile_blocks(backend="eager" if tiny else "inductor")
     for name in [*sources, hidden]:
         if name == hidden:
             sources[name] = HiddenStates(vae, denoiser, HiddenStatesSettings(block=BLOCK[tiny])).encode
+        if arguments.only and not any(word in name for word in arguments.only):
+            continue
         for count in sorted({1, arguments.batch}):
             repeats = arguments.repeats if name.startswith("rollout") else 10 * arguments.repeats
             found = measure(sources[name], pixels[:count], repeats)

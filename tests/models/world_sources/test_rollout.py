@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 from diffusers import Cosmos2VideoToWorldPipeline
 from diffusers.models.transformers import transformer_cosmos
 from PIL import Image
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tests.models.world_sources.conftest import TEXT_WIDTH, new_scheduler, new_transformer, new_vae
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import Denoiser
+from theworld.models.world_sources.hidden_states import HiddenStates, HiddenStatesSettings
 from theworld.models.world_sources.rollout import Rollout, RolloutSettings
 from theworld.models.world_sources.source import content_keys, noise
 from theworld.models.world_sources.text import Text
@@ -120,6 +122,23 @@ def test_no_step_is_the_frame_bit_for_bit():
     source = rollout(0)
     pixels = pixels_of(images(2))
     assert torch.equal(source.encode(pixels, ["a", "b"]), WorldEncoder(new_vae())(pixels))
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_blocks_make_the_same_future(backend: str):
+    """A graph for all blocks: they run through one piece of code, with weights of their own."""
+    pixels, plain, compiled = pixels_of(images(1)), rollout(2), rollout(2)
+    torch._dynamo.reset()
+    counted = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    compiled.denoiser.compile_blocks(backend=counted)
+    expected, found = plain.encode(pixels, ["a"]), compiled.encode(pixels, ["a"])
+    if backend == "eager":
+        assert torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert 1 <= counted.frame_count <= 2
+    states = [HiddenStates(s.vae, s.denoiser, HiddenStatesSettings(block=1)) for s in (plain, compiled)]
+    expected, found = (source.encode(pixels, ["a"]) for source in states)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_future_follows_from_seed_and_key_alone():

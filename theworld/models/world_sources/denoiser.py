@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +91,15 @@ class Denoiser:
             name_or_path, subfolder="scheduler", revision=revision
         )
         return cls(transformer, scheduler)
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile each block by itself, once for all that are alike.
+
+        Args:
+            options: Of `torch.compile`.
+        """
+        for block in self.transformer.transformer_blocks:
+            block.compile(**options)
 
     @property
     def latent_channels(self) -> int:

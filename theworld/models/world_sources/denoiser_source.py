@@ -71,7 +71,9 @@ class DenoiserSource(WorldSource, Generic[Settings]):
         return {"kind": self.kind} | networks | self.text.fingerprint() | asdict(self.settings)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move both networks."""
+        """Move both networks; on a GPU the denoiser is compiled, which is made of many small kernels otherwise."""
         self.vae.to(device)
         self.denoiser.transformer.to(device)
+        if torch.device(device).type == "cuda":
+            self.denoiser.compile_blocks()
         return self

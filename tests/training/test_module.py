@@ -182,14 +182,28 @@ def test_gradient_clipping_works_through_the_trainer(make_module, make_data, mak
     clipped = []
 
     class Clipped(Callback):
-        def on_before_zero_grad(self, trainer, pl_module, optimizer):
-            clipped.extend(p.grad.norm() for p in pl_module.world.parameters() if p.grad is not None)
-
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            self.on_before_zero_grad(trainer, pl_module, None)
+        def on_train_start(self, trainer, pl_module):
+            trained = list(pl_module.world.parameters())
+            trainer.optimizers[0].register_step_post_hook(
+                lambda *_: clipped.extend(p.grad.norm() for p in trained if p.grad is not None)
+            )
 
     fit(make_trainer, make_module(stages=stages), make_data(), Clipped(), gradient_clip_val=float(norm) / 4)
     assert float(torch.stack(clipped).norm()) == pytest.approx(float(norm) / 4, rel=1e-4)
+
+
+def test_no_gradient_outlives_its_step(make_module, make_data, make_trainer):
+    """They would lie beside the activations of the next forward pass; between micro-batches they have to stay."""
+    seen = []
+
+    class Seen(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(sum(p.grad is not None for p in pl_module.world.parameters()))
+
+    module = make_module(stages=one_stage(2, world_projector=1e-3))
+    fit(make_trainer, module, make_data(micro_batches_per_step=2), Seen(), accumulate_grad_batches=2)
+    trained = len(list(module.world.cosmos_encoder.projector.parameters()))
+    assert seen == [trained, 0, trained, 0]
 
 
 def test_data_with_other_world_tokens_is_refused(make_module, make_data, make_trainer):

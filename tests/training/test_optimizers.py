@@ -108,11 +108,16 @@ class Curve(Callback):
     def on_train_start(self, trainer, pl_module):
         states = trainer.optimizers[0].state.values()
         self.low = sum(isinstance(state["exp_avg"], OptimState8bit) for state in states)
+        trained = list(pl_module.world.parameters())
+
+        def note(*_: object) -> None:
+            grads = [p.grad.float().norm() for p in trained if p.grad is not None]
+            self.norms.append(float(torch.stack(grads).norm()))
+
+        trainer.optimizers[0].register_step_post_hook(note)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses.append(float(trainer.callback_metrics["train/loss"]))
-        grads = [p.grad.float().norm() for p in pl_module.world.parameters() if p.grad is not None]
-        self.norms.append(float(torch.stack(grads).norm()))
 
 
 @pytest.fixture

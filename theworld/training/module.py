@@ -268,6 +268,7 @@ class TheWorldModule(LightningModule):
         """Round stochastically, where the optimizer does, by numbers that depend on the step alone."""
         with optimizers.rounding_of_step(self.optimizer_choice, self.global_step, self.device):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()  # Lightning does so behind the next forward pass, which would keep them: 8 GB in stage 3
 
     def configure_gradient_clipping(
         self,

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -49,6 +48,8 @@ class Place:
 
 LOOP = Place("loop", "between hooks")
 
+_GLUE, _BACKWARD_GLUE, _HEAD = Place("forward", GLUE), Place("backward", GLUE), Place("forward", HEAD)
+
 
 class Places:
     """Follows a model through its steps while it is attached.
@@ -69,14 +70,16 @@ class Places:
         return bool(self._handles)
 
     def attach(self) -> None:
-        """Begin, between hooks of the loop."""
-        self._stack = []
-        self.enter(LOOP)
-        self._handles.append(self._model.register_forward_pre_hook(lambda *_: self.enter(Place("forward", GLUE))))
+        """Follow the model, between two steps; nothing is noticed before `begin`."""
+        self._handles.append(self._model.register_forward_pre_hook(lambda *_: self.enter(_GLUE)))
         self._handles.append(self._model.register_forward_hook(self._end_model))
         for name, module in followed(self._model):
-            self._handles.append(module.register_forward_pre_hook(partial(self._begin, name)))
-            self._handles.append(module.register_forward_hook(partial(self._end, name)))
+            self._follow(name, module)
+
+    def begin(self) -> None:
+        """A step begins, between hooks of the loop."""
+        self._stack = [LOOP]
+        self._notice(LOOP)
 
     def detach(self) -> None:
         """End: the model has no hook of ours left."""
@@ -96,7 +99,10 @@ class Places:
 
     @contextmanager
     def within(self, place: Place) -> Iterator[None]:
-        """A place for the time of a `with` block."""
+        """A place for the time of a `with` block; nothing while no step is followed."""
+        if not self.is_attached:
+            yield
+            return
         self.enter(place)
         try:
             yield
@@ -108,32 +114,42 @@ class Places:
         self._stack[-1] = place
         self._notice(place)
 
-    def _begin(self, name: str, module: nn.Module, inputs: tuple[object, ...]) -> None:
-        for given in inputs:
-            if isinstance(given, Tensor) and given.requires_grad:
-                given.register_hook(lambda _: self._leave_backward(name))
-        self.enter(Place("forward", name))
+    def _follow(self, name: str, module: nn.Module) -> None:
+        forward, backward = Place("forward", name), Place("backward", name)
+        behind = Place("forward", _BEHIND.get(name, GLUE))
 
-    def _end(self, name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        for given in output if isinstance(output, tuple) else (output,):
-            if isinstance(given, Tensor) and given.requires_grad:
-                given.register_hook(lambda _: self.move(Place("backward", name)))
-        self._stack.pop()
-        around = self._stack[-1]
-        if around.phase == "forward":  # a tower may be called outside of a step
-            self._stack[-1] = Place("forward", _BEHIND.get(name, GLUE))
-        self._notice(self._stack[-1])
+        def begins(_: Tensor) -> None:
+            self.move(backward)
+
+        def ends(_: Tensor) -> None:
+            # The gradient of the input is made. If it is the output of the module before, that one has begun.
+            if self._stack[-1] is backward:
+                self.move(_BACKWARD_GLUE)
+
+        def enter(module: nn.Module, inputs: tuple[object, ...]) -> None:
+            _hook(inputs, ends)
+            self.enter(forward)
+
+        def leave(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            _hook(output if isinstance(output, tuple) else (output,), begins)
+            self._stack.pop()
+            if self._stack[-1].phase == "forward":  # a tower may be called outside of a step
+                self._stack[-1] = behind
+            self._notice(self._stack[-1])
+
+        self._handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
     def _end_model(self, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         self._stack.pop()
         if self._stack[-1].phase == "forward":  # what is made of the model's output is the loss
-            self._stack[-1] = Place("forward", HEAD)
+            self._stack[-1] = _HEAD
         self._notice(self._stack[-1])
 
-    def _leave_backward(self, name: str) -> None:
-        """The gradient of a module's input is made. It may be the output of the module before, which then begins."""
-        if self._stack[-1] == Place("backward", name):
-            self.move(Place("backward", GLUE))
+
+def _hook(values: tuple[object, ...], hook: Callable[[Tensor], None]) -> None:
+    for value in values:
+        if isinstance(value, Tensor) and value.requires_grad:
+            value.register_hook(hook)
 
 
 _NORM = "gemma.model.language_model.norm"

@@ -116,6 +116,12 @@ class Watch:
         self._model, self._device = model, device
         self._clocks = {"plain": StepClock(device), "placed": StepClock(device)}
         self._recorder = MemoryRecorder(device, stacks=stacks)
+        self._sinks: dict[Kind, Callable[[Place], None]] = {
+            "placed": self._clocks["placed"].notice,
+            "traced": note,
+            "recorded": self._recorder.notice,
+            "measured": self._recorder.notice,
+        }
         self._sink: Callable[[Place], None] | None = None
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
         self._profiler = profile(
@@ -137,25 +143,22 @@ class Watch:
         self._end(before)
         self.step += 1
         now = self.kind
-        if now in self._clocks:
-            if before == "warm-up":
-                self._reset_peaks()
-            self._clocks[now].begin()
-            self._sink = self._clocks[now].notice if now == "placed" else None
-        elif now == "traced":
-            self._sink = note
-            if before != "traced":
-                self._profiler.start()
-        elif now in ("recorded", "measured"):
-            self._sink = self._recorder.notice
-            known = owners(self._model, optimizer, batch, self._device)
-            if now == "recorded":
-                self._recorder.start()
-                self._recorder.see(known)
-            else:
-                self._recorder.open(known)
+        self._sink = self._sinks.get(now)
         if self._sink is not None:
             self.places.attach()
+        if before == "warm-up":
+            self._reset_peaks()
+        if now in self._clocks:
+            self._clocks[now].begin()
+        elif now == "traced" and before != "traced":
+            self._profiler.start()
+        elif now == "recorded":
+            self._recorder.start()
+            self._recorder.see(owners(self._model, optimizer, batch, self._device))
+        elif now == "measured":
+            self._recorder.open(owners(self._model, optimizer, batch, self._device))
+        if self._sink is not None:
+            self.places.begin()
 
     def look(self, optimizer: torch.optim.Optimizer, batch: object = None) -> None:
         """Within a step, when a batch has come or gradients are complete: what is known now of the memory."""

@@ -17,6 +17,7 @@ CATEGORIES = {
     "optimizer_state": "state of the optimizer",
     "activations": "activations kept for the backward pass",
     "logits": "logits, their copies and their gradients",
+    "forward": "temporaries of the forward pass",
     "backward": "gradients of activations, and what the backward pass computes again",
     "optimizer": "temporaries of clipping and of the optimizer",
     "inputs": "the batch",
@@ -68,6 +69,8 @@ def category(block: Block) -> str:
         return "other"
     if block.place.phase in ("forward", "backward") and block.place.part in (HEAD, LM_HEAD):
         return "logits"
+    if block.place.phase == "forward" and block.last is not None and block.last.phase == "forward":
+        return "forward"
     return _BY_PHASE.get(block.place.phase, "other")
 
 

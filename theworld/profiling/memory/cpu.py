@@ -88,7 +88,9 @@ def recorded(reports: Sequence[tuple[float, Report]], known: Mapping[int, Owner]
     first = _opening(events, mark)
     before = {address: owner.size for address, owner in known.items() if address not in _living(events[:first])}
     start = totals[0] - events[0].size
-    return Recorded(events, before, sum(before.values()) + max(totals[first:]) - start, None)
+    ours = [number for number in range(first, len(events)) if not is_sentinel(events, number)]
+    highest = max(totals[number] for number in ours) - start
+    return Recorded(events, before, allocated_peak=sum(before.values()) + highest)
 
 
 def _opening(events: Sequence[Event], mark: int) -> int:

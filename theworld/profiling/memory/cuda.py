@@ -14,6 +14,9 @@ import torch
 
 from theworld.profiling.memory.events import Event, Owner, Recorded
 
+_PEAKS = {"allocated": "allocated", "asked": "requested", "reserved": "reserved"}
+"""Our name of a count → CUDA's."""
+
 
 class TraceEntry(TypedDict):
     """What is read of an entry of a snapshot's `device_traces`; see `torch.cuda.memory._snapshot`."""
@@ -51,7 +54,7 @@ class CudaAllocator:
         self._device = torch.cuda.current_device() if device.index is None else device.index
         self._stacks = stacks
         self._before: dict[int, int] = {}
-        self._peaks = (0, 0)
+        self._stats: dict[str, int] = {}
 
     def start(self) -> None:
         """Give the workspaces of cuBLAS back, so that they are given out again in the recording, and begin."""
@@ -68,7 +71,7 @@ class CudaAllocator:
     def close(self) -> Mapping[int, Owner]:
         """The workspaces of cuBLAS: what does not live any more once they are given back."""
         torch.cuda.synchronize(self._device)
-        self._peaks = torch.cuda.max_memory_allocated(self._device), torch.cuda.max_memory_reserved(self._device)
+        self._stats = torch.cuda.memory_stats(self._device)
         living = self._living()
         torch._C._cuda_clearCublasWorkspaces()
         kept = self._living()
@@ -80,8 +83,8 @@ class CudaAllocator:
             torch.cuda.memory._dump_snapshot(str(snapshot))
         traces = torch.cuda.memory._snapshot()["device_traces"]
         torch.cuda.memory._record_memory_history(None)
-        allocated, reserved = self._peaks
-        return Recorded(list(events_of(traces[self._device])), self._before, allocated, reserved)
+        peaks = {f"{kind}_peak": self._stats[f"{counted}_bytes.all.peak"] for kind, counted in _PEAKS.items()}
+        return Recorded(list(events_of(traces[self._device])), self._before, **peaks)
 
     def _living(self) -> dict[int, int]:
         return dict(living_blocks(torch.cuda.memory._snapshot()["segments"], self._device))

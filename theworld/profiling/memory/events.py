@@ -74,13 +74,15 @@ class Recorded:
         events: In its order, from the start of the recording on.
         before: Size by address of the blocks that lived then.
         allocated_peak: Most bytes that it had given out in the measured stretch, by its own count.
+        asked_peak: The most that it had been asked for at once, by its own count too; None where it does not count it.
         reserved_peak: Most bytes that it had taken from the device; None where nothing is reserved.
     """
 
     events: list[Event]
     before: Mapping[int, int]
     allocated_peak: int
-    reserved_peak: int | None
+    asked_peak: int | None = None
+    reserved_peak: int | None = None
 
 
 @dataclass
@@ -92,6 +94,7 @@ class Block:
         begin: Number of the event that gave it out; -1 if it was there before the first one.
         end: Number of the event with which it came back; the number of all events if it never did.
         place: Where the step was when it was given out; None before the first mark.
+        last: Where it was when the block came back; None if it never did, or before the first mark.
         owner: What it is for, if that is known.
     """
 
@@ -99,6 +102,7 @@ class Block:
     begin: int
     end: int
     place: Place | None = None
+    last: Place | None = None
     owner: Owner | None = None
 
 
@@ -169,7 +173,8 @@ def replay(events: Sequence[Event], marks: Sequence[Mark], before: Mapping[int, 
             blocks.append(block)
             living[event.address] = block
         elif event.address in living:
-            living.pop(event.address).end = number
+            block = living.pop(event.address)
+            block.end, block.last = number, place
         else:
             raise ValueError(
                 f"found that {event.size} bytes at {event.address:#x} came back, expected a block that lives there: "

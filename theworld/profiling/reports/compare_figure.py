@@ -56,10 +56,14 @@ def _time(axes: Axes, compared: Compared) -> None:
 
 def _loss(axes: Axes, compared: Compared) -> None:
     for number, (name, report) in enumerate(zip(compared.names, compared.reports, strict=True)):
-        axes.plot(report["loss"], "o-", markersize=3, color=_LINES[number % len(_LINES)], label=name)
+        axes.plot(report["loss"], "o-", markersize=3, color=_LINES[number % len(_LINES)], label=_short(name))
     axes.legend(fontsize=9, frameon=False)
     axes.set_xlabel("step", fontsize=9)
     axes.set_title("Loss", loc="left", fontsize=11)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"…{name[-_LONGEST:]}"
 
 
 def _stacked(
@@ -74,7 +78,6 @@ def _stacked(
             lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
     for place, left, end in zip(places, lefts, ends, strict=True):
         axes.text(left + 0.01 * max(lefts), place, end, va="center", fontsize=9)
-    names = [name if len(name) <= _LONGEST else f"…{name[-_LONGEST:]}" for name in compared.names]
-    axes.set_yticks(places, labels=names)
+    axes.set_yticks(places, labels=[_short(name) for name in compared.names])
     axes.set_xlim(0, 1.12 * max(lefts))
     axes.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from theworld.profiling.memory.breakdown import CATEGORIES
@@ -24,11 +24,13 @@ class Line:
         label: What it is.
         values: Of each report; None where it has none.
         show: Writes one with its unit.
+        show_difference: Writes the difference of two, if not as `show` does.
     """
 
     label: str
     values: Sequence[float | None]
     show: Show
+    show_difference: Show | None = None
 
     def value(self, report: int) -> str:
         """Of one report."""
@@ -40,7 +42,8 @@ class Line:
         first, found = self.values[0], self.values[report]
         if first is None or found is None:
             return ""
-        return f"{'+' if found >= first else '−'}{self.show(abs(found - first))}"
+        show = self.show_difference or self.show
+        return f"{'+' if found >= first else '−'}{show(abs(found - first))}"
 
     def ratio(self, report: int) -> str:
         """To the first report."""
@@ -101,7 +104,8 @@ class Compared:
         yield from self._where_known("peak of reserved memory", lambda r: r["memory"].get("peak_reserved_bytes"), size)
         yield line("step", lambda r: r["time"]["step_seconds"], duration)
         for key, label, show in _RATES:
-            yield from self._where_known(label, partial(_rate, key=key), show)
+            for known in self._where_known(label, partial(_rate, key=key), show):
+                yield replace(known, show_difference=_points) if show is _percent else known
         yield from self._where_known("kernel launches a step", lambda r: r["time"].get("launches"), number)
         yield from self._where_known("host waits a step", lambda r: r["time"].get("host_waits"), number)
         yield from self._where_known("device without a kernel", lambda r: r["time"].get("idle_seconds"), duration)
@@ -171,6 +175,14 @@ class Compared:
         return [Line(label, [table.get(label) for table in tables], show) for label in list(largest)[:_TOP]]
 
 
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
 _RATES: tuple[tuple[str, str, Show], ...] = (
     ("tokens_per_step", "tokens a step", number),
     ("samples_per_step", "samples a step", number),
@@ -178,8 +190,8 @@ _RATES: tuple[tuple[str, str, Show], ...] = (
     ("samples_per_second", "samples a second", number),
     ("useful_flops_per_step", "useful work a step", lambda flops: f"{flops / 1e12:.4g} TFLOP"),
     ("measured_ceiling_flops_per_second", "measured ceiling", lambda rate: f"{rate / 1e12:.4g} TFLOP/s"),
-    ("mfu_of_measured_ceiling", "useful work of the measured ceiling", "{:.1%}".format),
-    ("mfu_of_peak", "useful work of the card's peak (MFU)", "{:.1%}".format),
+    ("mfu_of_measured_ceiling", "useful work of the measured ceiling", _percent),
+    ("mfu_of_peak", "useful work of the card's peak (MFU)", _percent),
 )
 
 

@@ -21,6 +21,7 @@ COLOURS = {
     "optimizer_state": "#a05195",
     "activations": "#2f9e8f",
     "logits": "#d1495b",
+    "forward": "#9fd8c8",
     "backward": "#edae49",
     "optimizer": "#b5651d",
     "inputs": "#7fb2e5",

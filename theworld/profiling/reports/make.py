@@ -125,6 +125,8 @@ def _memory(found: Measurements) -> Memory:
         breakdown_sum_bytes=sum(row.size for row in rows),
         timeline={"seconds": over_time.seconds, "bytes": over_time.sizes, "peak_seconds": over_time.peak_seconds},
     )
+    if recorded.asked_peak is not None:
+        memory["peak_asked_bytes"] = recorded.asked_peak
     if recorded.reserved_peak is not None:
         memory["peak_reserved_bytes"] = recorded.reserved_peak
     if found.plain_peaks is not None:

@@ -37,8 +37,9 @@ class _MemoryCounts(TypedDict):
 
 
 class Memory(_MemoryCounts, total=False):
-    """Memory of the measured step; what is reserved, and the peak of steps without any tool, are there on CUDA only."""
+    """Memory of the measured step; all below is there on CUDA only. `untouched` are the steps without these tools."""
 
+    peak_asked_bytes: int
     peak_reserved_bytes: int
     untouched_peak_allocated_bytes: int
     untouched_peak_reserved_bytes: int

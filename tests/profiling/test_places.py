@@ -16,12 +16,12 @@ LAYERS = [f"gemma.model.language_model.layers.{number}" for number in range(6)]
 VISION = [f"gemma.model.vision_tower.encoder.layers.{number}" for number in range(2)]
 
 
-def make_batch(model):
+def make_batch(model, words: int = 12):
     """One sample with an image and a frame: [BOS][SOW] world [EOW] text, image, text."""
     generator = torch.Generator().manual_seed(0)
-    words = torch.randint(20, 60, (12,), generator=generator)
+    text = torch.randint(20, 60, (words,), generator=generator)
     image, world = torch.full((4,), 8), torch.full((4,), 10)
-    ids = torch.cat([torch.tensor([2, 9]), world, torch.tensor([11]), words[:4], image, words[4:]])
+    ids = torch.cat([torch.tensor([2, 9]), world, torch.tensor([11]), text[:4], image, text[4:]])
     sample = Sample(
         id="one",
         input_ids=ids,
@@ -113,6 +113,25 @@ def test_recomputed_layers_are_at_the_same_places(noticed):
 def test_compiled_layers_are_at_the_same_places(noticed):
     """Hooks stand around what is compiled, where every step calls them."""
     assert noticed("world_projector", compiled=True, recompute="none") == noticed("world_projector")
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_again():
+    """Neither when hooks come nor when they go. Control: a row of another length is."""
+    model = make_model().train()
+    set_trainable(model, ["world_projector"])
+    set_execution(model, compiled=True, recompute="none")
+    given, places = inputs(make_batch(model), labels=True), Places(model, lambda place: None)
+    for _ in range(2):  # gradients are None in the first step
+        model(**given).loss_sum.backward()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        places.attach()
+        places.begin()
+        model(**given).loss_sum.backward()
+        places.detach()
+        model(**given).loss_sum.backward()
+        with pytest.raises(torch._dynamo.exc.RecompileError):
+            model(**inputs(make_batch(model, words=15), labels=True))
 
 
 def test_every_parameter_is_in_one_followed_module():

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from theworld.profiling.places import Place
 from theworld.profiling.timing.operations import Operation, operations
-from theworld.profiling.timing.trace import PREFIX, PlaceWork, note, place_of, work_by_place
+from theworld.profiling.timing.trace import PREFIX, UNSEEN, PlaceWork, note, place_of, work_by_place
 
 LAYER, NORM, LOOP = Place("forward", "layer"), Place("backward", "norm: a"), Place("loop", "x")
 
@@ -52,6 +52,12 @@ def test_a_kernel_is_of_the_place_that_launched_it():
     assert found[LAYER] == PlaceWork(pytest.approx((2000 + 300 + 7) / 2e6), 3 / 2, 0)
     assert found[NORM] == PlaceWork(pytest.approx(50 / 2e6), 0, 1 / 2)
     assert found[LOOP] == PlaceWork(0, 0, 0)
+
+
+def test_a_kernel_without_a_launch_is_not_lost():
+    found = work_by_place([*TRACE, kernel(4e6, 77)], steps=2)
+    assert found.pop(UNSEEN) == PlaceWork(2.0, 0, 0)
+    assert found == work_by_place(TRACE, steps=2)
 
 
 def test_a_trace_without_moments_is_refused():

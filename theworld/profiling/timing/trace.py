@@ -21,6 +21,8 @@ LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaun
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy", "cuStreamSynchronize")
 """Calls of CUDA's two interfaces that start a kernel, and that return when the device is done."""
 
+UNSEEN = Place("loop", "kernels whose launch is not in the trace")
+
 _DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
@@ -92,6 +94,10 @@ def work_by_place(trace: Sequence[TraceEvent], steps: int) -> dict[Place, PlaceW
         seconds[names[number]] += taken.get(call.get("args", {}).get("correlation", -1), 0.0)
         launches[names[number]] += call["name"] in LAUNCHES
         waits[names[number]] += call["name"] in WAITS
+    seen = {call["args"]["correlation"] for call in calls if "args" in call}
+    if unseen := sum(time for correlation, time in taken.items() if correlation not in seen):
+        names.append(str(UNSEEN))
+        seconds[names[-1]] = unseen
     return {
         place_of(name): PlaceWork(seconds[name] / steps, launches[name] / steps, waits[name] / steps)
         for name in dict.fromkeys(names)

@@ -40,6 +40,8 @@ def test_weights_gradients_and_moments_are_those_of_the_model(report, base):
     weights = parts(report, "weights")
     assert {group: weights[group] for group in counts} == {group: 4 * count for group, count in counts.items()}
     assert parts(report, "gradients") == {group: 4 * counts[group] for group in GROUPS}
+    left = report["memory"]["timeline"]["bytes"]["gradients"][-1]  # by the measured step itself
+    assert left == 4 * sum(counts[group] for group in GROUPS)
     tensors = {group: sum(n.startswith(start) for n, _ in model.named_parameters()) for group, start in NAMES.items()}
     steps = {group: report["memory"]["category_bytes"]["optimizer_state"] for group in GROUPS}
     assert steps["language"] == 8 * sum(counts[group] for group in GROUPS) + 4 * sum(tensors.values())
@@ -91,6 +93,7 @@ def test_there_are_no_rows_of_cuda(report):
 def test_rates_are_of_the_steps_without_tools(report):
     rates, seconds = report["throughput"], report["time"]["step_seconds"]
     assert rates["tokens_per_second"] == pytest.approx(rates["tokens_per_step"] / seconds)
+    assert rates["timed_steps"] == 2
     assert rates["tokens_per_step"] <= 2 * 256
     assert rates["useful_flops_per_second"] == pytest.approx(rates["useful_flops_per_step"] / seconds)
     assert rates["mfu_of_measured_ceiling"] == pytest.approx(

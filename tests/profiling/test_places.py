@@ -87,6 +87,8 @@ def test_a_step_of_the_projector(noticed):
     backward = [HEAD, "gemma.model.language_model.norm", *LAYERS[::-1], "cosmos_encoder.projector"]
     assert parts(found, "backward") == backward
     assert found[0] == found[-1] == LOOP
+    norm = found.index(Place("forward", "gemma.model.language_model.norm"))
+    assert found[norm + 1] == Place("forward", HEAD)  # while the model's own forward still runs
 
 
 def test_a_step_of_everything(noticed):

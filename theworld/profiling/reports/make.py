@@ -98,6 +98,7 @@ def throughput(counts: Counts, step_seconds: float, device: torch.device) -> dic
     steps, ceiling = max(counts.steps, 1), measured_ceiling(device)
     rate = counts.flops / steps / step_seconds
     rates = {
+        "timed_steps": counts.steps,
         "tokens_per_step": counts.tokens / steps,
         "target_tokens_per_step": counts.targets / steps,
         "samples_per_step": counts.samples / steps,

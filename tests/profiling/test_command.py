@@ -40,6 +40,9 @@ def test_weights_gradients_and_moments_are_those_of_the_model(report, base):
     weights = parts(report, "weights")
     assert {group: weights[group] for group in counts} == {group: 4 * count for group, count in counts.items()}
     assert parts(report, "gradients") == {group: 4 * counts[group] for group in GROUPS}
+    held = [sum(parts(report, category).values()) for category in ("weights", "gradients", "optimizer_state", "inputs")]
+    # The batch is the first micro-batch; of the next one, which is fetched already, nothing is known yet.
+    assert sum(held[:3]) < report["memory"]["start_allocated_bytes"] <= sum(held) + 0.03 * sum(held)
     left = report["memory"]["timeline"]["bytes"]["gradients"][-1]  # by the measured step itself
     assert left == 4 * sum(counts[group] for group in GROUPS)
     tensors = {group: sum(n.startswith(start) for n, _ in model.named_parameters()) for group, start in NAMES.items()}

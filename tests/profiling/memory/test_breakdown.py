@@ -30,12 +30,12 @@ def history() -> History:
     [
         (Block(1, 0, 1, Place("forward", "layers.0"), owner=WEIGHTS), "weights"),  # an owner comes before a place
         (Block(1, 0, 1, Place("forward", "layers.0"), last=Place("backward", "layers.0")), "activations"),
-        (Block(1, 0, 1, Place("forward", "layers.0"), last=Place("forward", "layers.1")), "forward"),
-        (Block(1, 0, 1, Place("backward", "layers.0")), "backward"),
+        (Block(1, 0, 1, Place("forward", "layers.0"), last=Place("forward", "layers.1")), "forward_temporaries"),
+        (Block(1, 0, 1, Place("backward", "layers.0")), "backward_temporaries"),
         (Block(1, 0, 1, Place("forward", HEAD)), "logits"),
         (Block(1, 0, 1, Place("backward", HEAD)), "logits"),
         (Block(1, 0, 1, Place("forward", LM_HEAD)), "logits"),
-        (Block(1, 0, 1, Place("optimizer", "step")), "optimizer"),
+        (Block(1, 0, 1, Place("optimizer", "step")), "optimizer_temporaries"),
         (Block(1, 0, 1, Place("data", "transfer")), "inputs"),
         (Block(1, 0, 1, LOOP), "other"),
         (Block(1, -1, 1), "other"),
@@ -73,7 +73,7 @@ def test_the_timeline_is_what_lives_after_each_event():
         "weights": [1000] * 6,
         "activations": [0, 100, 400, 400, 400, 100],
         "logits": [0, 0, 0, 50, 0, 0],
-        "backward": [0, 0, 0, 0, 40, 40],
+        "backward_temporaries": [0, 0, 0, 0, 40, 40],
         "inputs": [30, 30, 0, 0, 0, 0],
         "other": [64] * 6,
     }
@@ -84,4 +84,4 @@ def test_a_long_timeline_is_thinned_and_keeps_the_peak():
     blocks.append(Block(9, 1234, 1235, Place("backward", "a")))
     found = timeline(History(blocks, [float(number) for number in range(5000)], first=0))
     assert len(found.seconds) <= 801
-    assert max(found.sizes["backward"]) == 9
+    assert max(found.sizes["backward_temporaries"]) == 9

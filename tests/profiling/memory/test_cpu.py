@@ -77,5 +77,5 @@ def test_tensors_of_a_real_recording_are_found_to_the_byte():
         ("weights", "language", 4000),
         ("gradients", "language", 1200),
         ("activations", "layers.0", 80),
-        ("forward", "layers.1", 160),
+        ("forward_temporaries", "layers.1", 160),
     ]

@@ -22,6 +22,7 @@ FIRST = {
     "machine": {"device": "Card", "torch": "2.13"},
     "run": {"stage": "projection", "trains": ["world_projector"], "active_steps": 2},
     "memory": {
+        "start_allocated_bytes": 60 * MIB,
         "peak_allocated_bytes": 100 * MIB,
         "peak_reserved_bytes": 128 * MIB,
         "category_bytes": {"weights": 60 * MIB, "activations": 40 * MIB},
@@ -169,7 +170,11 @@ def test_the_command_compares_and_refuses(folders, tmp_path, capsys):
         ("{", r"found no JSON in .*report\.json"),
         (json.dumps(FIRST | {"schema": SCHEMA + 1}), rf"found schema {SCHEMA + 1} in .*, expected {SCHEMA}"),
         ("[]", r"found schema None in"),
-        (json.dumps({k: v for k, v in FIRST.items() if k not in ("time", "loss")}), "found no loss, time in"),
+        (json.dumps({k: v for k, v in FIRST.items() if k not in ("time", "loss")}), "found no loss, time, time"),
+        (
+            json.dumps(FIRST | {"memory": {"breakdown": []}}),
+            r"found no memory\.breakdown_sum_bytes, memory\.category_bytes",
+        ),
     ],
 )
 def test_a_file_that_is_no_report_is_refused(folders, tmp_path, content, message):

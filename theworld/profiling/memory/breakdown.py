@@ -17,9 +17,9 @@ CATEGORIES = {
     "optimizer_state": "state of the optimizer",
     "activations": "activations kept for the backward pass",
     "logits": "logits, their copies and their gradients",
-    "forward": "temporaries of the forward pass",
-    "backward": "gradients of activations, and what the backward pass computes again",
-    "optimizer": "temporaries of clipping and of the optimizer",
+    "forward_temporaries": "temporaries of the forward pass",
+    "backward_temporaries": "gradients of activations, and what the backward pass computes again",
+    "optimizer_temporaries": "temporaries of clipping and of the optimizer",
     "inputs": "the batch",
     "workspace": "workspaces of cuBLAS",
     "rounding": "the allocator's rounding up of sizes",
@@ -27,7 +27,12 @@ CATEGORIES = {
 }
 """Category → what it holds, in the order in which it is shown."""
 
-_BY_PHASE = {"forward": "activations", "backward": "backward", "optimizer": "optimizer", "data": "inputs"}
+_BY_PHASE = {
+    "forward": "activations",
+    "backward": "backward_temporaries",
+    "optimizer": "optimizer_temporaries",
+    "data": "inputs",
+}
 _POINTS = 800
 
 
@@ -70,7 +75,7 @@ def category(block: Block) -> str:
     if block.place.phase in ("forward", "backward") and block.place.part in (HEAD, LM_HEAD):
         return "logits"
     if block.place.phase == "forward" and block.last is not None and block.last.phase == "forward":
-        return "forward"
+        return "forward_temporaries"
     return _BY_PHASE.get(block.place.phase, "other")
 
 

@@ -32,7 +32,7 @@ class CpuAllocator:
     """The CPU's allocator."""
 
     def __init__(self) -> None:
-        self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
+        self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._known: Mapping[int, Owner] = {}
         self._mark = 0
 

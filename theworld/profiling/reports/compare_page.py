@@ -21,7 +21,7 @@ th, td { border: 1px solid #cdd2d8; padding: .2rem .55rem; text-align: left; ver
   overflow-wrap: anywhere }
 thead th { background: #f5f6f8 } tbody th { font-weight: 400 }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-td.number { white-space: nowrap } th.number { min-width: 4.6rem }
+td.number { white-space: nowrap } th.number { min-width: 5.6rem }
 tr.differs td { background: #fff7e0 } small { color: #4d5560 }
 img { max-width: 100%; border: 1px solid #cdd2d8; box-sizing: border-box; background: #fff }
 .note { color: #4d5560; font-size: .9rem }

@@ -101,6 +101,7 @@ class Compared:
     def _summary(self) -> Iterator[Line]:
         line = self._line
         yield line("peak of allocated memory", lambda r: r["memory"]["peak_allocated_bytes"], size)
+        yield line("allocated when a step begins", lambda r: r["memory"]["start_allocated_bytes"], size)
         yield from self._where_known("peak of reserved memory", lambda r: r["memory"].get("peak_reserved_bytes"), size)
         yield line("step", lambda r: r["time"]["step_seconds"], duration)
         for key, label, show in _RATES:

@@ -120,6 +120,7 @@ def _memory(found: Measurements) -> Memory:
     assert recorded is not None, "the memory of a step was recorded"
     rows, over_time = breakdown(history, recorded.allocated_peak), timeline(history)
     memory = Memory(
+        start_allocated_bytes=sum(block.size for block in history.living(history.first - 1)),
         peak_allocated_bytes=recorded.allocated_peak,
         breakdown=[{"category": row.category, "part": row.part, "bytes": row.size} for row in rows],
         category_bytes=of_category(rows),

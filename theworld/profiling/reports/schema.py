@@ -29,6 +29,7 @@ class MemoryTimeline(TypedDict):
 
 
 class _MemoryCounts(TypedDict):
+    start_allocated_bytes: int
     peak_allocated_bytes: int
     breakdown: list[MemoryRow]
     category_bytes: dict[str, int]
@@ -131,6 +132,9 @@ def read_report(place: Path) -> Report:
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise ValueError(f"found schema {found!r} in {file}, expected {SCHEMA}; run `theworld profile` again")
-    if missing := sorted(Report.__required_keys__ - content.keys()):
+    missing = sorted(Report.__required_keys__ - content.keys())
+    for part, layout in (("memory", Memory), ("time", Time)):
+        missing += [f"{part}.{key}" for key in sorted(layout.__required_keys__ - content.get(part, {}).keys())]
+    if missing:
         raise ValueError(f"found no {', '.join(missing)} in {file}, expected a whole report; run the profile again")
     return cast(Report, content)

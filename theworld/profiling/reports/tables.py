@@ -29,6 +29,7 @@ def summary_table(report: Report) -> Table:
     rows = [
         ("device", report["machine"]["device"]),
         ("peak of allocated memory", size(memory["peak_allocated_bytes"])),
+        ("allocated when a step begins", size(memory["start_allocated_bytes"])),
         ("step", duration(time["step_seconds"])),
         ("tokens a step", f"{rates['tokens_per_step']:,.0f} ({rates['samples_per_step']:.3g} samples)"),
         ("tokens a second", f"{rates['tokens_per_second']:,.0f}"),

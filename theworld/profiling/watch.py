@@ -206,7 +206,8 @@ class Watch:
     def _read_trace(self) -> None:
         self._profiler.stop()
         self.found.operations = operations(self._profiler.key_averages(), self.plan.traced_steps)
-        (written,) = (self.folder / "tensorboard").glob("*.json.gz")
+        traces = (self.folder / "tensorboard").glob("*.json.gz")  # an earlier profile's may lie there as well
+        written = max(traces, key=lambda path: path.stat().st_mtime_ns)
         shutil.copy(written, self.folder / "trace.json.gz")
         if self._device.type == "cuda":
             with gzip.open(written, "rt") as file:

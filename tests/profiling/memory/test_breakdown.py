@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from theworld.profiling.memory.breakdown import Row, breakdown, category, of_category, timeline
+from theworld.profiling.memory.breakdown import CATEGORIES, Row, breakdown, category, of_category, timeline
 from theworld.profiling.memory.events import Block, History, Owner
 from theworld.profiling.places import HEAD, LM_HEAD, LOOP, Place
+from theworld.profiling.reports.figures import COLOURS
 
 WEIGHTS = Owner("weights", "language", 1000)
 
@@ -77,6 +78,10 @@ def test_the_timeline_is_what_lives_after_each_event():
         "inputs": [30, 30, 0, 0, 0, 0],
         "other": [64] * 6,
     }
+
+
+def test_every_category_has_a_colour():
+    assert list(COLOURS) == list(CATEGORIES)
 
 
 def test_a_long_timeline_is_thinned_and_keeps_the_peak():

@@ -1,4 +1,7 @@
-"""Every shipped config parses, says what it is and how to run it, and agrees with its neighbours."""
+"""Every shipped config of a run parses, says what it is and how to run it, and agrees with its neighbours.
+
+Those of profiles are in `profiling/test_profile_configs.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from theworld.cli import main
 from theworld.training.stages import LearningRates, Schedule, Stage
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "profile")
 SEPARATE = ("stage1", "stage2", "stage3")
 DIFFERENCES = {"small_card": "stage1", "cluster/stage3_fsdp2": "stage3"}
 """Configs that go after another one, and that one."""

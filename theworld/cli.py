@@ -1,9 +1,10 @@
-"""The `theworld` command: `fit`, `validate`, `test`, `predict`, `replay`, and the tools under `data`.
+"""The `theworld` command: `fit`, `validate`, `test`, `predict`, `replay`, `profile`, and the tools under `data`.
 
     theworld fit --config configs/tiny.yaml --model.stages.projection.max_steps=10
     theworld replay outputs/tiny/nonfinite/step=12 --config configs/tiny.yaml
 
-`replay` makes a step again that was not finite; the tools are in `theworld.data_cli`.
+`replay` makes a step again that was not finite; the tools are in `theworld.data_cli`, profiles in
+`theworld.profiling_cli`.
 
 Every setting is a constructor argument; `theworld fit --help` lists them and `--print_config` shows the result of files
 and flags together. Each standing callback has a key of its own, so that a later file or flag changes it in place.
@@ -26,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
 from theworld.evaluation_cli import COMMANDS, evaluation_command
+from theworld.profiling_cli import ProfiledRun, profile_command
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
@@ -171,6 +173,10 @@ class ReplayCLI(TheWorldCLI):
         return super().instantiate_trainer(**kwargs)
 
 
+class ProfileCLI(ProfiledRun, TheWorldCLI):
+    """A run that is profiled: with our model, data and standing callbacks."""
+
+
 def replay_step(words: Sequence[str], **kwargs: object) -> None:
     """Run `theworld replay`: print what was found, and exit with 1 if the step is finite this time."""
     if not words or words[0].startswith("-"):
@@ -221,7 +227,11 @@ def main(args: Sequence[str] | None = None) -> None:
     }
     if words[:1] == ["replay"]:
         replay_step(words[1:], **settings)
-    description = f"Train and test TheWorld. Tools: theworld {', '.join(COMMANDS)}, replay, data {', '.join(TOOLS)}."
+    if words[:1] == ["profile"]:
+        profile_command(words[1:], ProfileCLI, **settings)
+        return
+    tools = f"{', '.join(COMMANDS)}, replay, profile, profile compare, data {', '.join(TOOLS)}"
+    description = f"Train and test TheWorld. Tools: theworld {tools}."
     settings["parser_kwargs"] = {"prog": "theworld", "description": description}
     TheWorldCLI(TheWorldModule, OSDDataModule, **settings, args=None if args is None else words)
 

@@ -26,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
 from theworld.evaluation_cli import COMMANDS, evaluation_command
+from theworld.planning_cli import plan_command
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
@@ -221,7 +222,12 @@ def main(args: Sequence[str] | None = None) -> None:
     }
     if words[:1] == ["replay"]:
         replay_step(words[1:], **settings)
-    description = f"Train and test TheWorld. Tools: theworld {', '.join(COMMANDS)}, replay, data {', '.join(TOOLS)}."
+    if words[:1] == ["plan"]:
+        plan_command(words[1:], TheWorldCLI, **settings)
+        return
+    description = (
+        f"Train and test TheWorld. Tools: theworld {', '.join(COMMANDS)}, replay, plan, data {', '.join(TOOLS)}."
+    )
     settings["parser_kwargs"] = {"prog": "theworld", "description": description}
     TheWorldCLI(TheWorldModule, OSDDataModule, **settings, args=None if args is None else words)
 

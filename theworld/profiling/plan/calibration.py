@@ -36,8 +36,10 @@ FLOOR_RATIOS = {
     ("selective", True): 2.2,
     ("full", True): 2.5,
 }
-"""(recompute, 8-bit base) → seconds of a step over the floor of `theworld.training.cards`, with `flash4`: rows of 10,152
-tokens took 1.60 to 1.88 × (none), 2.27 and 2.30 × (full), 2.47 × (full, 8-bit). The other three are guessed between."""
+"""(recompute, 8-bit base) → seconds of a step over the floor of `theworld.training.cards`, with `flash4`.
+
+Rows of 10,152 tokens took 1.60 to 1.88 × (none), 2.27 and 2.30 × (full), 2.47 × (full, 8-bit). The other three are
+guessed from these."""
 
 OTHER_BACKENDS_RATIO = 1.08
 """Seconds with another attention backend than `flash4`: 0.32 s with `flash` against 0.295 s."""

@@ -89,7 +89,7 @@ def possible_choices(
         ever_trained: Groups that any stage trains.
     """
     optimizers: list[OptimizerChoice] = [configured.optimizer]
-    if trained & {"language", "vision"} and configured.optimizer == "adamw":
+    if {"language", "vision"} & set(trained) and configured.optimizer == "adamw":
         optimizers += ["adamw_bf16", "adamw_8bit"]
     low_bits = [configured.low_bit_base] if "language" in ever_trained else sorted({configured.low_bit_base, True})
     layouts: list[tuple[Strategy, int]] = [(configured.strategy, configured.gpus)]

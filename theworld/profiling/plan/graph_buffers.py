@@ -184,4 +184,3 @@ def _name(node: Node) -> str:
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return ""
     return node.target._schema.name.split("::")[1]
-

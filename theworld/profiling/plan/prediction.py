@@ -22,7 +22,7 @@ from theworld.profiling.plan.typical_row import CachedTowers, SampleLength, pack
 from theworld.profiling.plan.weightless import set_weightless_model
 from theworld.training.cards import Card
 from theworld.training.module import TheWorldModule
-from theworld.training.stages import Stage
+from theworld.training.stages import Schedule, Stage
 from theworld.types import Batch
 
 BLOCKS = "allocator's blocks beyond tensors (calibrated)"
@@ -150,7 +150,14 @@ class Planner:
         settings = StepSettings(precision=run.precision, accumulate=accumulate, clip=run.clip)
         memory = LiveMemory()
         with self._backend.counting(memory):
-            found = track_steps(module, stage, run.row(stage, choices.token_budget), memory, settings)
+            found = track_steps(
+                module,
+                stage,
+                run.row(stage, choices.token_budget),
+                memory,
+                settings,
+                trained_before=_trained_before(module.schedule, name),
+            )
         if choices.strategy == "ddp" and choices.gpus > 1:
             return with_ddp(found)
         if not divides:
@@ -167,6 +174,11 @@ class Planner:
         )
 
 
+def _trained_before(schedule: Schedule, name: str) -> set[str]:
+    earlier = schedule.stages[: schedule.names.index(name)]
+    return {group for stage in earlier for group in stage.learning_rates.trained()}
+
+
 def stage_work(run: Run, stage: Stage, choices: Choices, card: Card | None) -> StageWork:
     """The work of one optimizer step, in which every row is the fullest."""
     geometry = geometry_of(run.row(stage, choices.token_budget))
@@ -178,9 +190,7 @@ def stage_work(run: Run, stage: Stage, choices: Choices, card: Card | None) -> S
         one = card.floor_seconds(flops=flops, bytes=elementwise_bytes(run.config, geometry, trained))
         floor = one * rows / choices.gpus
         backend = run.module.attention_backend
-        expected = floor * calibration.expected_ratio(
-            choices.recompute, low_bit=choices.low_bit_base, backend=backend
-        )
+        expected = floor * calibration.expected_ratio(choices.recompute, low_bit=choices.low_bit_base, backend=backend)
     return StageWork(
         flops=flops * rows,
         tokens=sum(geometry.document_lengths) * rows,

@@ -55,7 +55,8 @@ def shape_of(module: TheWorldModule) -> tuple[TheWorldConfig, str]:
         options["vae_config"] = cast(VaeConfig, fields)
     ids = _free_ids(gemma)
     options["start_of_world_token_id"], options["world_token_id"], options["end_of_world_token_id"] = ids
-    return TheWorldConfig(gemma_config=gemma, **options), f"config.json of the base {module.base}"
+    options["gemma_config"] = gemma
+    return TheWorldConfig(**options), f"config.json of the base {module.base}"
 
 
 def _free_ids(gemma: Gemma3Config) -> list[int]:

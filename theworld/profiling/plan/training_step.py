@@ -8,9 +8,9 @@ counts what really is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from theworld.models.execution import set_execution
-from theworld.models.live_rows import with_live_rows
 from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import Precision, autocast
@@ -80,27 +79,35 @@ class StepMemory:
 
 
 def track_steps(
-    module: TheWorldModule, stage: Stage, batch: Batch, memory: LiveMemory, settings: StepSettings
+    module: TheWorldModule,
+    stage: Stage,
+    batch: Batch,
+    memory: LiveMemory,
+    settings: StepSettings,
+    *,
+    trained_before: Collection[str] = (),
 ) -> StepMemory:
     """Memory of the second optimizer step of a stage; in the first the optimizer has no state yet.
 
     Args:
         module: With its model.
         stage: One of its stages.
-        batch: The row of every micro-batch.
+        batch: The row of every micro-batch, with `live_rows` planned.
         memory: Counts.
         settings: See there.
+        trained_before: Groups that an earlier stage trained: the optimizer keeps their state.
     """
     model = module.world
-    set_trainable(model, stage.learning_rates.trained())
     set_execution(model, compiled=module.compile_layers, recompute=stage.recompute)
-    batch = with_live_rows(batch, model.config)
     with memory, _named_by_module(model, memory):
         _hold_what_is_there(model, batch, memory)
         optimizer = module.configure_optimizers()
         for group in optimizer.param_groups:
             if settings.fused and "fused" in group:
                 group["fused"] = True
+        set_trainable(model, trained_before)
+        _make_state(optimizer, memory)
+        set_trainable(model, stage.learning_rates.trained())
         for _ in range(2):
             memory.reset()
             _step(module, optimizer, batch, memory, settings)
@@ -123,6 +130,21 @@ def _step(
     with memory.during("optimizer", WORKING):
         module.configure_gradient_clipping(optimizer, settings.clip, "norm")
         optimizer.step()
+    _name_state(optimizer, memory)
+
+
+def _make_state(optimizer: Optimizer, memory: LiveMemory) -> None:
+    """The optimizer's state of what trains now, as a step leaves it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    if parameters:
+        optimizer.step()
+        optimizer.zero_grad()
+        _name_state(optimizer, memory)
+
+
+def _name_state(optimizer: Optimizer, memory: LiveMemory) -> None:
     for state in optimizer.state.values():
         for tensor in plain_tensors(list(state.values())):
             memory.rename(tensor, OPTIMIZER)
@@ -134,7 +156,23 @@ def _hold_what_is_there(model: TheWorld, batch: Batch, memory: LiveMemory) -> No
             memory.hold(parameter, f"weights: {group.replace('_', ' ')}")
     for buffer in model.buffers():
         memory.hold(buffer, "weights: buffers")
-    batch._with_tensors(lambda tensor: (memory.hold(tensor, INPUTS), tensor)[1])
+    for tensor in tensors_of(batch):
+        memory.hold(tensor, INPUTS)
+
+
+def tensors_of(value: object) -> Iterator[Tensor]:
+    """The tensors in a dataclass or tuple, at any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    parts = (
+        value
+        if isinstance(value, tuple)
+        else [getattr(value, f.name) for f in fields(value)]
+        if is_dataclass(value)
+        else []
+    )
+    for part in parts:
+        yield from tensors_of(part)
 
 
 @contextmanager
@@ -177,4 +215,3 @@ def _renamed_gradients(parameters: list[nn.Parameter], memory: LiveMemory) -> It
     yield
     for hook in hooks:
         hook.remove()
-

@@ -1,6 +1,6 @@
 """One packed row as the data pipeline makes it, of samples whose lengths are known or typical.
 
-    [BOS][SOW] world [EOW] text [image × 256] text          a sample, its last tokens are the targets
+[BOS][SOW] world [EOW] text [image × 256] text          a sample, its last tokens are the targets
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def _tokens(config: TheWorldConfig, length: SampleLength) -> tuple[Tensor, Tenso
     gemma = config.gemma_config
     parts = [(_TEXT_ID, TokenType.TEXT, 1)]
     if config.enable_world and length.images:
-        edges = config.start_of_world_token_id, config.end_of_world_token_id
-        parts += [(edges[0], TokenType.TEXT, 1), (config.world_token_id, TokenType.WORLD, config.num_world_tokens)]
-        parts += [(edges[1], TokenType.TEXT, 1)]
+        first, world, last = config.start_of_world_token_id, config.world_token_id, config.end_of_world_token_id
+        block = [(first, TokenType.TEXT, 1), (world, TokenType.WORLD, config.num_world_tokens)]
+        parts += [(number or 0, kind, count) for number, kind, count in [*block, (last, TokenType.TEXT, 1)]]
     parts += [(gemma.image_token_id, TokenType.IMAGE, length.images * gemma.mm_tokens_per_image)]
     parts += [(_TEXT_ID, TokenType.TEXT, length.tokens - sum(count for *_, count in parts))]
     ids = torch.cat([torch.full((count,), number) for number, _, count in parts])

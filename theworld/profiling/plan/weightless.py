@@ -50,6 +50,12 @@ def of_shape(config: TheWorldConfig, dtype: torch.dtype) -> TheWorld:
         torch.set_default_dtype(before)
 
 
+def parameter_counts(config: TheWorldConfig) -> dict[str, int]:
+    """Parameters of each group of a model of this shape."""
+    with torch.device("meta"):
+        return TheWorld(config).parameter_counts()
+
+
 def empty_parameters(model: nn.Module, mode: FakeTensorMode) -> None:
     """Replace every parameter and buffer by one without content, in place; tied weights stay tied."""
     made: dict[int, nn.Parameter] = {}
@@ -65,4 +71,3 @@ def empty_parameters(model: nn.Module, mode: FakeTensorMode) -> None:
             module.register_parameter(name, made[id(parameter)])
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, empty(buffer))
-

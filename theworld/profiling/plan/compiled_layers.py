@@ -23,6 +23,10 @@ from theworld.profiling.plan.graph_buffers import Kernel, buffer, graph_buffers
 from theworld.profiling.plan.live_memory import CUDA_BLOCK_BYTES, WORKING, LiveMemory
 
 
+_VERSIONS = 4096
+"""Compiled versions of a layer that a search may have: some for every shape of row that it looks at."""
+
+
 class MemoryOnly:
     """The backend. One is kept for all steps, so that layers of the same shapes are compiled once.
 
@@ -51,7 +55,9 @@ class MemoryOnly:
         # Another version than the compiled one would run the layer as it is written, and count what it never keeps.
         with (
             torch.compiler.set_stance("default", force_backend=self.compile),
-            torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, accumulated_recompile_limit=4096),
+            torch._dynamo.config.patch(
+                fail_on_recompile_limit_hit=True, recompile_limit=_VERSIONS, accumulated_recompile_limit=_VERSIONS
+            ),
         ):
             yield
         self.memory = None

@@ -53,7 +53,6 @@ class LiveMemory(TorchDispatchMode):
         category: What storages made from now on are for.
         phase: What is being done, for the peaks.
         live_bytes: Of all storages alive now.
-        peaks: The most of each phase since `reset`.
     """
 
     def __init__(self, *, block_bytes: int = CUDA_BLOCK_BYTES) -> None:
@@ -61,7 +60,7 @@ class LiveMemory(TorchDispatchMode):
         self.category = WORKING
         self.phase = ""
         self.live_bytes = 0
-        self.peaks: dict[str, Peak] = {}
+        self._most: dict[str, tuple[int, dict[str, int]]] = {}
         self._block_bytes = block_bytes
         self._by_category: dict[str, int] = defaultdict(int)
         self._known: dict[int, tuple[int, str]] = {}
@@ -72,13 +71,18 @@ class LiveMemory(TorchDispatchMode):
         return True
 
     @property
+    def peaks(self) -> dict[str, Peak]:
+        """The most of each phase since `reset`."""
+        return {phase: Peak(size, _largest_first(parts), phase) for phase, (size, parts) in self._most.items()}
+
+    @property
     def peak(self) -> Peak:
         """The most of all phases."""
         return max(self.peaks.values(), key=lambda peak: peak.bytes, default=Peak())
 
     def reset(self) -> None:
         """Forget the peaks."""
-        self.peaks = {}
+        self._most = {}
 
     def rounded(self, size: int) -> int:
         """`size` in whole blocks."""
@@ -107,11 +111,8 @@ class LiveMemory(TorchDispatchMode):
         """Count bytes that no tensor stands for; `give` takes them off again."""
         self.live_bytes += size
         self._by_category[category] += size
-        if size > 0 and self.live_bytes > self.peaks.get(self.phase, Peak()).bytes:
-            largest_first = sorted(self._by_category.items(), key=lambda item: -item[1])
-            self.peaks[self.phase] = Peak(
-                self.live_bytes, {name: found for name, found in largest_first if found}, self.phase
-            )
+        if size > 0 and self.live_bytes > self._most.get(self.phase, (0, {}))[0]:
+            self._most[self.phase] = self.live_bytes, dict(self._by_category)
 
     def give(self, size: int, category: str = WORKING) -> None:
         """The opposite of `take`."""
@@ -138,6 +139,10 @@ class LiveMemory(TorchDispatchMode):
 
     def _freed(self, key: int) -> None:
         self.give(*self._known.pop(key))
+
+
+def _largest_first(parts: dict[str, int]) -> dict[str, int]:
+    return {name: size for name, size in sorted(parts.items(), key=lambda item: -item[1]) if size}
 
 
 def plain_tensors(value: object) -> Iterator[Tensor]:

@@ -140,6 +140,10 @@ class Planner:
             )
         return self._known[name, choices]
 
+    def forget_answers(self) -> None:
+        """Before another run is planned; what is compiled is kept."""
+        self._known.clear()
+
     def _simulated(self, run: Run, name: str, choices: Choices) -> StepMemory:
         self._backend = self._backend or MemoryOnly(self.mode)
         module = choices.apply(run.module)

@@ -17,7 +17,7 @@ WITHIN = 0.05
 
 
 def compared(predicted: dict[str, Any], measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """One line a configuration that is in both; `error` is relative, of allocated memory; None where it ran out of it."""
+    """One line a configuration that is in both; `error` is that of allocated memory, None where it ran out of it."""
     lines = []
     for name, found in measured["configurations"].items():
         if name not in predicted["configurations"]:

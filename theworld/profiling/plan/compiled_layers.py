@@ -22,7 +22,6 @@ from torch.fx import GraphModule, Node
 from theworld.profiling.plan.graph_buffers import Kernel, buffer, graph_buffers
 from theworld.profiling.plan.live_memory import CUDA_BLOCK_BYTES, WORKING, LiveMemory
 
-
 _VERSIONS = 4096
 """Compiled versions of a layer that a search may have: some for every shape of row that it looks at."""
 

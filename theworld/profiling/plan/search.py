@@ -18,7 +18,7 @@ _KEPT_SHARE = {"none": 1.0, "selective": 0.53, "full": 0.07}
 """What decoder layers keep for the backward pass, about: only to leave out what cannot fit, never as an answer."""
 
 _OPTIMISM = 0.85
-"""A way is simulated if so much of the rough estimate fits."""
+"""A way is simulated if so much of the rough estimate of its tensors fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Search:
         """The best way on a card of `memory_gb` × 10⁹ bytes; `progress` is told of every way that is simulated."""
         simulated: list[StageMemory] = []
         for choices in self._possible():
-            if simulated and _OPTIMISM * rough_bytes(simulated[0], choices) > memory_gb * calibration.GB:
+            if simulated and least_needed_bytes(simulated[0], choices) > memory_gb * calibration.GB:
                 continue
             found = self.planner.memory(self.run, self.name, choices)
             simulated.append(found)
@@ -91,6 +91,12 @@ def token_budgets(run: Run, configured: int, max_seq_length: int) -> list[int]:
         if budget < found[-1]:
             found.append(budget)
     return found
+
+
+def least_needed_bytes(known: StageMemory, choices: Choices) -> int:
+    """Below this another way cannot be, to judge by one that is known."""
+    allocated = calibration.allocated_bytes(round(_OPTIMISM * rough_bytes(known, choices)))
+    return calibration.needed_bytes(allocated, gpus=choices.gpus)
 
 
 def rough_bytes(known: StageMemory, choices: Choices) -> float:

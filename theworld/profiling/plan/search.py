@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from theworld.profiling.plan import calibration
@@ -14,8 +14,11 @@ ROUNDED_TO = 256
 """Token budgets that are proposed are multiples of this."""
 
 _LAYERS = "activations: decoder layers"
-_KEPT_SHARE = {"none": 1.0, "selective": 0.53, "full": 0.07}
-"""What decoder layers keep for the backward pass, about: only to leave out what cannot fit, never as an answer."""
+_KEPT_SHARE = {"none": 1.0, "selective": 0.5, "full": 0.0}
+"""How many of the decoder layers keep what they need for the backward pass."""
+
+_KEPT_BYTES = {False: 27, True: 38}
+"""What a decoder layer keeps of a token, in bytes for each of the hidden size: frozen, and training (4B's shape)."""
 
 _OPTIMISM = 0.85
 """A way is simulated if so much of the rough estimate of its tensors fits."""
@@ -60,7 +63,7 @@ class Search:
         """The best way on a card of `memory_gb` × 10⁹ bytes; `progress` is told of every way that is simulated."""
         simulated: list[StageMemory] = []
         for choices in self._possible():
-            if simulated and least_needed_bytes(simulated[0], choices) > memory_gb * calibration.GB:
+            if simulated and self._least(simulated[0], choices) > memory_gb * calibration.GB:
                 continue
             found = self.planner.memory(self.run, self.name, choices)
             simulated.append(found)
@@ -70,14 +73,19 @@ class Search:
                 return Fit(memory_gb=memory_gb, best=found, flags=tuple(flags), simulated=tuple(simulated))
         return Fit(memory_gb=memory_gb, best=None, flags=(), simulated=tuple(simulated))
 
-    def _possible(self) -> list[Choices]:
+    def _least(self, known: StageMemory, choices: Choices) -> int:
+        return least_needed_bytes(known, choices, self.run, trains="language" in self._trained())
+
+    def _trained(self) -> Collection[str]:
         schedule = self.run.module.schedule
-        stage = schedule.stages[schedule.names.index(self.name)]
+        return schedule.stages[schedule.names.index(self.name)].learning_rates.trained()
+
+    def _possible(self) -> list[Choices]:
         return possible_choices(
             self.configured,
             budgets=token_budgets(self.run, self.configured.token_budget, self.max_seq_length),
-            trained=stage.learning_rates.trained(),
-            ever_trained=schedule.groups,
+            trained=self._trained(),
+            ever_trained=self.run.module.schedule.groups,
         )
 
 
@@ -93,17 +101,35 @@ def token_budgets(run: Run, configured: int, max_seq_length: int) -> list[int]:
     return found
 
 
-def least_needed_bytes(known: StageMemory, choices: Choices) -> int:
-    """Below this another way cannot be, to judge by one that is known."""
-    allocated = calibration.allocated_bytes(round(_OPTIMISM * rough_bytes(known, choices)))
+def least_needed_bytes(known: StageMemory, choices: Choices, run: Run, *, trains: bool) -> int:
+    """Below this another way will not be, to judge by one that is known.
+
+    Args:
+        known: Simulated.
+        choices: The other way.
+        run: Whose model it is.
+        trains: The language model trains.
+    """
+    text = run.config.get_text_config()
+    layers = text.num_hidden_layers * text.hidden_size * _KEPT_BYTES[trains]
+    allocated = calibration.allocated_bytes(round(_OPTIMISM * rough_bytes(known, choices, kept_per_token=layers)))
     return calibration.needed_bytes(allocated, gpus=choices.gpus)
 
 
-def rough_bytes(known: StageMemory, choices: Choices) -> float:
-    """What another way would need, by rules of thumb from one that is known: far off by a tenth and more."""
+def rough_bytes(known: StageMemory, choices: Choices, *, kept_per_token: int) -> float:
+    """What another way would take, by rules of thumb from one that is known: off by a tenth and more.
+
+    It is only for leaving out what cannot fit; every answer is simulated.
+
+    Args:
+        known: Simulated.
+        choices: The other way.
+        kept_per_token: Bytes that all layers keep of a token, if `known` does not show it.
+    """
     before, parts = known.choices, known.peak.categories
+    if before.recompute == "none":
+        kept_per_token = parts.get(_LAYERS, 0) // before.token_budget
     rows = choices.token_budget / before.token_budget
-    kept = _KEPT_SHARE[choices.recompute] / _KEPT_SHARE[before.recompute]
     weights = sum(size for name, size in parts.items() if "weights" in name)
     language = parts.get("weights: language", 0)
     if choices.low_bit_base and not before.low_bit_base:
@@ -113,6 +139,8 @@ def rough_bytes(known: StageMemory, choices: Choices) -> float:
         weights, state = weights // 2, state // 2
     if choices.strategy == "fsdp2" != before.strategy:
         weights, state = 3 * weights // choices.gpus, state // choices.gpus
-    rest = known.peak.bytes - sum(parts.get(name, 0) for name in (GRADIENTS, OPTIMIZER, _LAYERS))
+    rest = known.peak.bytes - sum(parts.get(name, 0) for name in (GRADIENTS, OPTIMIZER))
     rest -= sum(size for name, size in parts.items() if "weights" in name)
-    return weights + state + rows * (parts.get(_LAYERS, 0) * kept + rest)
+    rest -= round(before.token_budget * kept_per_token * _KEPT_SHARE[before.recompute])
+    kept = choices.token_budget * kept_per_token * _KEPT_SHARE[choices.recompute]
+    return weights + state + rows * max(rest, 0) + kept

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import tempfile
 import time
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -99,7 +100,9 @@ def as_new(model: TheWorld, config: TheWorldConfig, *, device: str) -> None:
 def fit(one: Configuration, module: TheWorldModule, batch: Batch, memory: LiveMemory | None) -> PeakOfLaterSteps:
     """`STEPS` optimizer steps as `theworld fit` makes them."""
     peak = PeakOfLaterSteps(one.accumulate, memory)
+    folder = tempfile.TemporaryDirectory()
     trainer = Trainer(
+        default_root_dir=folder.name,
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
         precision="bf16-mixed",
@@ -116,6 +119,7 @@ def fit(one: Configuration, module: TheWorldModule, batch: Batch, memory: LiveMe
             for tensor in (*module.world.parameters(), *module.world.buffers()):
                 memory.hold(tensor, "weights")
         trainer.fit(module, train_dataloaders=SameRow(batch, STEPS * one.accumulate))
+    folder.cleanup()
     return peak
 
 

@@ -1,10 +1,10 @@
-"""The `theworld` command: `fit`, `validate`, `test`, `predict`, `replay`, `profile`, and the tools under `data`.
+"""The `theworld` command: `fit`, `validate`, `test`, `predict`, `replay`, `plan`, `profile`, and the tools.
 
     theworld fit --config configs/tiny.yaml --model.stages.projection.max_steps=10
     theworld replay outputs/tiny/nonfinite/step=12 --config configs/tiny.yaml
 
-`replay` makes a step again that was not finite; the tools are in `theworld.data_cli`, profiles in
-`theworld.profiling_cli`.
+`replay` makes a step again that was not finite; `plan` and `profile` are in `theworld.planning_cli` and
+`theworld.profiling_cli`, the tools in `theworld.data_cli`.
 
 Every setting is a constructor argument; `theworld fit --help` lists them and `--print_config` shows the result of files
 and flags together. Each standing callback has a key of its own, so that a later file or flag changes it in place.
@@ -27,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
 from theworld.evaluation_cli import COMMANDS, evaluation_command
+from theworld.planning_cli import plan_command
 from theworld.profiling_cli import ProfiledRun, profile_command
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
@@ -230,7 +231,10 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["profile"]:
         profile_command(words[1:], ProfileCLI, **settings)
         return
-    tools = f"{', '.join(COMMANDS)}, replay, profile, profile compare, data {', '.join(TOOLS)}"
+    if words[:1] == ["plan"]:
+        plan_command(words[1:], TheWorldCLI, **settings)
+        return
+    tools = f"{', '.join(COMMANDS)}, replay, plan, profile, profile compare, data {', '.join(TOOLS)}"
     description = f"Train and test TheWorld. Tools: theworld {tools}."
     settings["parser_kwargs"] = {"prog": "theworld", "description": description}
     TheWorldCLI(TheWorldModule, OSDDataModule, **settings, args=None if args is None else words)

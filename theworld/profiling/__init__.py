@@ -1,1 +1,1 @@
-"""Where a training step's memory and time go. It watches the training path from above; nothing there knows of it."""
+"""What a run costs, measured while it runs and predicted before. Nothing in training knows of it."""

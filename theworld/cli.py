@@ -26,7 +26,6 @@ from transformers.utils.logging import disable_progress_bar
 from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
 from theworld.evaluation_cli import COMMANDS, evaluation_command
-from theworld.planning_cli import plan_command
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
 from theworld.training.callbacks.cached_features import CachedFeatures
@@ -223,6 +222,10 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["replay"]:
         replay_step(words[1:], **settings)
     if words[:1] == ["plan"]:
+        from theworld.planning_cli import (
+            plan_command,
+        )  # the compiler's parts, which no other command needs at its start
+
         plan_command(words[1:], TheWorldCLI, **settings)
         return
     description = (

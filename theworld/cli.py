@@ -27,7 +27,6 @@ from transformers.utils.logging import disable_progress_bar
 from theworld.data.datamodule import OSDDataModule
 from theworld.data_cli import TOOLS, data_tool
 from theworld.evaluation_cli import COMMANDS, evaluation_command
-from theworld.planning_cli import plan_command
 from theworld.profiling_cli import ProfiledRun, profile_command
 from theworld.training.callbacks.answer_file import AnswerFile
 from theworld.training.callbacks.answer_table import AnswerTable
@@ -232,6 +231,8 @@ def main(args: Sequence[str] | None = None) -> None:
         profile_command(words[1:], ProfileCLI, **settings)
         return
     if words[:1] == ["plan"]:
+        from theworld.planning_cli import plan_command  # here: it loads the compiler, which no other command needs yet
+
         plan_command(words[1:], TheWorldCLI, **settings)
         return
     tools = f"{', '.join(COMMANDS)}, replay, plan, profile, profile compare, data {', '.join(TOOLS)}"

@@ -64,7 +64,11 @@ def test_separate_runs_are_one_run(fit, tmp_path, second):
     base = {"base": str(tmp_path / "first" / "export" / "projection")}
     rows = tmp_path / "whole" / "saved" / "step=2.ckpt"
     then, separate, after = fit("second", {"language": stage}, rows_from=rows, **base)
-    assert after["language"]["before"] == alone["projection"]["after"] == measured["projection"]["after"]
+    # Weights and training are the same bit for bit; where memory lies decides the last bit of a validation's products.
+    expected = pytest.approx(measured["projection"]["after"], rel=1e-6)
+    assert after["language"]["before"] == expected
+    assert alone["projection"]["after"] == expected
+    assert measured["projection"]["before"] != expected  # control
     assert then[0] == whole[2]  # the weights are the same, and the rows
     if stage is LANGUAGE:
         assert then == whole[2:]

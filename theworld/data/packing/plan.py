@@ -9,7 +9,7 @@ S samples · R packed rows · G packed rows of an optimizer step
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -35,6 +35,7 @@ class Plan:
         micro_batches_per_step: Packed rows of one optimizer step, over all ranks and all accumulation.
         budget: Tokens of a packed row.
         fill_ratio: Share of all positions that hold a token.
+        fewer: int64[S], in the order of `samples`: tokens that each has less than its length in this epoch; None: none.
     """
 
     samples: _Ints
@@ -42,6 +43,7 @@ class Plan:
     micro_batches_per_step: int
     budget: int
     fill_ratio: float
+    fewer: _Ints | None = None
 
     @property
     def num_rows(self) -> int:
@@ -61,6 +63,11 @@ class Plan:
     def row(self, number: int) -> _Ints:
         """Sample numbers of one row."""
         return self.samples[self.starts[number] : self.starts[number + 1]]
+
+    def row_fewer(self, number: int) -> _Ints:
+        """For each sample of one row: tokens that it has less than its length."""
+        here = slice(self.starts[number], self.starts[number + 1])
+        return np.zeros_like(self.samples[here]) if self.fewer is None else self.fewer[here]
 
     def step(self, number: int) -> tuple[_Ints, ...]:
         """The rows of one optimizer step."""
@@ -83,6 +90,8 @@ class Plan:
         digest = hashlib.sha256(np.array([self.budget, self.micro_batches_per_step, self.num_rows]).tobytes())
         digest.update(self.starts.tobytes())
         digest.update(self.samples.tobytes())
+        if self.fewer is not None:
+            digest.update(self.fewer.tobytes())
         return digest.hexdigest()
 
 
@@ -100,6 +109,7 @@ def plan(
     shuffle: bool = True,
     num_steps: int | None = None,
     base_epoch: int = 0,
+    fewer: Callable[[int], _Ints] | None = None,
 ) -> Plan:
     """Pack every sample into rows of at most `budget` tokens and `max_images` images.
 
@@ -109,7 +119,8 @@ def plan(
     another.
 
     Lightning asks for the length of an epoch only once, so every epoch has as many rows as epoch 0 needs, rounded up to
-    whole steps; rows are split to make up the number. An epoch that needs more takes epoch 0's rows in its own order.
+    whole steps; rows are split to make up the number. An epoch that needs more takes epoch 0's rows in its own order,
+    with epoch 0's `fewer`: its rows hold its lengths only.
 
     Args:
         lengths: Tokens of each sample.
@@ -124,10 +135,11 @@ def plan(
         shuffle: False packs in the given order and sorts rows by their first sample.
         num_steps: Steps that the epoch must have; None for what `base_epoch` needs.
         base_epoch: An earlier epoch with the same samples, in place of epoch 0.
+        fewer: Number of an epoch → int64[S], tokens that each sample has less in it than `lengths` says.
 
     Raises:
-        ValueError: A sample alone exceeds the budget or the images of a row, or there are too few samples for whole
-            steps.
+        ValueError: A sample alone exceeds the budget, by `lengths`, or the images of a row, or there are too few
+            samples for whole steps.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     counts = np.zeros_like(sizes) if images is None else np.asarray(images, dtype=np.int64)
@@ -138,10 +150,11 @@ def plan(
         _check_window(groups, window, len(sizes))
 
     def packed(number: int) -> _Packed:
+        less = None if fewer is None else fewer(number)
         if not shuffle:
-            return _packed(sizes, counts, np.arange(len(sizes)), [0, len(sizes)], budget, max_images)
+            return _packed(sizes, less, counts, np.arange(len(sizes)), [0, len(sizes)], budget, max_images)
         order, edges = _shuffled(len(sizes), groups, window, np.random.default_rng((seed, number, 0)))
-        return _packed(sizes, counts, order, edges, budget, max_images)
+        return _packed(sizes, less, counts, order, edges, budget, max_images)
 
     base = packed(base_epoch) if num_steps is None else None
     if base is not None:
@@ -157,7 +170,8 @@ def plan(
         starts=starts,
         micro_batches_per_step=micro_batches_per_step,
         budget=budget,
-        fill_ratio=float(sizes.sum() / (rows * budget)),
+        fill_ratio=float((sizes.sum() - (0 if made.fewer is None else made.fewer.sum())) / (rows * budget)),
+        fewer=None if made.fewer is None else made.fewer[samples],
     )
 
 
@@ -169,11 +183,13 @@ class _Packed:
         samples: int64[S], sample numbers, row after row.
         starts: int64[R + 1], where each row begins in `samples`.
         edges: Where each window begins in `samples`, and S.
+        fewer: int64[S], by number of the sample, or None, as in `Plan`.
     """
 
     samples: _Ints
     starts: _Ints
     edges: Sequence[int]
+    fewer: _Ints | None
 
     @property
     def num_rows(self) -> int:
@@ -200,16 +216,23 @@ class _Packed:
 
 
 def _packed(
-    sizes: _Ints, images: _Ints, order: _Ints, edges: Sequence[int], budget: int, max_images: int | None
+    lengths: _Ints,
+    fewer: _Ints | None,
+    images: _Ints,
+    order: _Ints,
+    edges: Sequence[int],
+    budget: int,
+    max_images: int | None,
 ) -> _Packed:
     """The samples between any two neighbouring edges of `order`, packed among themselves."""
+    sizes = lengths if fewer is None else lengths - fewer
     samples, starts = [], [np.zeros(1, dtype=np.int64)]
     for first, last in pairwise(edges):
         members = order[first:last]
         places, begins = pack_rows(sizes[members], images[members], budget=budget, max_images=max_images)
         samples.append(members[places])
         starts.append(first + begins[1:])
-    return _Packed(np.concatenate(samples), np.concatenate(starts), edges)
+    return _Packed(np.concatenate(samples), np.concatenate(starts), edges, fewer)
 
 
 def _shuffled(

@@ -18,11 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theworld.data.packing.fill import pack_rows, split_rows
+from theworld.data.packing.refusals import check_images, check_lengths, check_window
 
 _Ints = NDArray[np.int64]
 
 SPARE = 1000
 """One row in so many is planned more than epoch 0 needs, so that later epochs, packed anew, fit as well."""
+
+SPARE_OF_OTHER_LENGTHS = 100
+"""The same, and one row more, where lengths too are others in every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +75,13 @@ class Plan:
 
     def step(self, number: int) -> tuple[_Ints, ...]:
         """The rows of one optimizer step."""
-        if not 0 <= number < self.num_steps:
-            raise IndexError(f"step {number} asked for, the plan has {self.num_steps} steps.")
-        first = number * self.micro_batches_per_step
-        return tuple(self.row(row) for row in range(first, first + self.micro_batches_per_step))
+        return tuple(self.row(row) for row in self.rows_of(number))
+
+    def rows_of(self, step: int) -> range:
+        """Numbers of the rows of one optimizer step."""
+        if not 0 <= step < self.num_steps:
+            raise IndexError(f"step {step} asked for, the plan has {self.num_steps} steps.")
+        return range(step * self.micro_batches_per_step, (step + 1) * self.micro_batches_per_step)
 
     def sums(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """Sum of `values[sample]` over the samples of each step: one entry a step."""
@@ -143,22 +150,24 @@ def plan(
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     counts = np.zeros_like(sizes) if images is None else np.asarray(images, dtype=np.int64)
-    _check(sizes, budget, micro_batches_per_step)
+    check_lengths(sizes, budget, micro_batches_per_step)
     if max_images is not None:
-        _check_images(images, counts, max_images)
+        check_images(images, counts, max_images)
     if window is not None:
-        _check_window(groups, window, len(sizes))
+        check_window(groups, window, len(sizes))
 
     def packed(number: int) -> _Packed:
         less = None if fewer is None else fewer(number)
+        own = sizes if less is None else sizes - less
         if not shuffle:
-            return _packed(sizes, less, counts, np.arange(len(sizes)), [0, len(sizes)], budget, max_images)
+            return _packed(own, counts, np.arange(len(sizes)), [0, len(sizes)], budget, max_images, less)
         order, edges = _shuffled(len(sizes), groups, window, np.random.default_rng((seed, number, 0)))
-        return _packed(sizes, less, counts, order, edges, budget, max_images)
+        return _packed(own, counts, order, edges, budget, max_images, less)
 
     base = packed(base_epoch) if num_steps is None else None
     if base is not None:
-        num_steps = _whole_steps(base.num_rows, len(sizes), micro_batches_per_step, shuffle)
+        spare = base.num_rows // SPARE if fewer is None else 1 + base.num_rows // SPARE_OF_OTHER_LENGTHS
+        num_steps = _whole_steps(base.num_rows, len(sizes), micro_batches_per_step, spare if shuffle else 0)
     assert num_steps is not None
     rows = num_steps * micro_batches_per_step
     made = packed(epoch) if base is None or (shuffle and epoch != base_epoch) else base
@@ -216,16 +225,15 @@ class _Packed:
 
 
 def _packed(
-    lengths: _Ints,
-    fewer: _Ints | None,
+    sizes: _Ints,
     images: _Ints,
     order: _Ints,
     edges: Sequence[int],
     budget: int,
     max_images: int | None,
+    fewer: _Ints | None,
 ) -> _Packed:
-    """The samples between any two neighbouring edges of `order`, packed among themselves."""
-    sizes = lengths if fewer is None else lengths - fewer
+    """The samples between any two neighbouring edges of `order`, packed among themselves; `fewer` is passed on."""
     samples, starts = [], [np.zeros(1, dtype=np.int64)]
     for first, last in pairwise(edges):
         members = order[first:last]
@@ -248,9 +256,8 @@ def _shuffled(
     return order, [0, *np.cumsum(np.bincount(of_group[group])).tolist()]
 
 
-def _whole_steps(rows: int, samples: int, micro_batches_per_step: int, shuffle: bool) -> int:
-    """Steps that hold so many packed rows, and a few more for other epochs if the samples suffice."""
-    spare = rows // SPARE if shuffle else 0
+def _whole_steps(rows: int, samples: int, micro_batches_per_step: int, spare: int) -> int:
+    """Steps that hold so many packed rows, and the spare ones for other epochs if the samples suffice."""
     steps = min(-(-(rows + spare) // micro_batches_per_step), samples // micro_batches_per_step)
     if steps * micro_batches_per_step < rows:
         raise ValueError(
@@ -259,40 +266,3 @@ def _whole_steps(rows: int, samples: int, micro_batches_per_step: int, shuffle: 
             "two samples, or choose a micro_batches_per_step that divides the number of samples."
         )
     return steps
-
-
-def _check(sizes: _Ints, budget: int, micro_batches_per_step: int) -> None:
-    if micro_batches_per_step < 1:
-        raise ValueError(f"micro_batches_per_step is {micro_batches_per_step}, expected at least 1.")
-    if len(sizes) < micro_batches_per_step:
-        raise ValueError(
-            f"found {len(sizes)} samples, expected at least micro_batches_per_step={micro_batches_per_step}, one for "
-            "each packed row of a step; add samples or lower micro_batches_per_step."
-        )
-    if sizes.min() < 1:
-        raise ValueError(f"sample {int(sizes.argmin())} has length {int(sizes.min())}, expected at least 1 token.")
-    if sizes.max() > budget:
-        raise ValueError(
-            f"sample {int(sizes.argmax())} has {int(sizes.max())} tokens, expected at most the budget of {budget}; "
-            "raise token_budget or lower max_seq_length."
-        )
-
-
-def _check_images(images: Sequence[int] | _Ints | None, counts: _Ints, max_images: int) -> None:
-    if images is None or len(counts) == 0 or counts.min() < 0:
-        raise ValueError("max_images needs the number of images of each sample, 0 or more; pass images.")
-    if counts.max() > max_images:
-        raise ValueError(
-            f"sample {int(counts.argmax())} has {int(counts.max())} images, expected at most max_images={max_images} "
-            "of a packed row; raise max_images."
-        )
-
-
-def _check_window(groups: Sequence[int] | _Ints | None, window: int, samples: int) -> None:
-    if window < 1:
-        raise ValueError(f"window is {window}, expected at least 1 group (shard).")
-    if groups is None or len(groups) != samples:
-        raise ValueError(
-            f"found window={window} and the groups of {0 if groups is None else len(groups)} samples, expected the "
-            f"group (shard) of each of the {samples} samples; a window needs shards, leave it out for a folder."
-        )

@@ -112,7 +112,7 @@ class Replay(Callback):
         loader = _loader(trainer)
         epoch, step = divmod(self.step, loader.plan.num_steps)
         plan = loader.plan_of(epoch)
-        for row in range(step * plan.micro_batches_per_step, (step + 1) * plan.micro_batches_per_step):
+        for row in plan.rows_of(step):
             for number, fewer in zip(plan.row(row).tolist(), plan.row_fewer(row).tolist(), strict=True):
                 self._alone(number, fewer, loader, trainer, pl_module)
 

@@ -22,7 +22,7 @@ from theworld.models.image_features import image_features
 from theworld.models.live_rows import plan_live_rows
 from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
-from theworld.types import Batch, Sample
+from theworld.types import Sample
 
 ATTENTION = ("attention", "vision_attention", "world_encoder_attention")
 STAGES = {

@@ -294,5 +294,3 @@ def test_fixed_lengths_leave_a_plan_as_it_was():
     made = plan(lengths, **arguments)
     assert made.fewer is None
     assert made.row_fewer(0).tolist() == [0] * len(made.row(0))
-    as_long = plan(lengths, **arguments, fewer=lambda epoch: np.zeros(200, dtype=np.int64), num_steps=made.num_steps)
-    assert as_long.samples.tolist() == made.samples.tolist()

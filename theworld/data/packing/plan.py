@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from theworld.data.packing.fill import pack_rows, split_rows
+from theworld.data.packing.fill import pack_rows, pack_unlike_rows, split_rows
 from theworld.data.packing.refusals import check_images, check_lengths, check_window
 
 _Ints = NDArray[np.int64]
@@ -25,7 +25,7 @@ _Ints = NDArray[np.int64]
 SPARE = 1000
 """One row in so many is planned more than epoch 0 needs, so that later epochs, packed anew, fit as well."""
 
-SPARE_OF_OTHER_LENGTHS = 100
+SPARE_OF_OTHER_LENGTHS = 400
 """The same, and one row more, where lengths too are others in every epoch."""
 
 
@@ -234,10 +234,11 @@ def _packed(
     fewer: _Ints | None,
 ) -> _Packed:
     """The samples between any two neighbouring edges of `order`, packed among themselves; `fewer` is passed on."""
+    pack = pack_rows if fewer is None else pack_unlike_rows
     samples, starts = [], [np.zeros(1, dtype=np.int64)]
     for first, last in pairwise(edges):
         members = order[first:last]
-        places, begins = pack_rows(sizes[members], images[members], budget=budget, max_images=max_images)
+        places, begins = pack(sizes[members], images[members], budget=budget, max_images=max_images)
         samples.append(members[places])
         starts.append(first + begins[1:])
     return _Packed(np.concatenate(samples), np.concatenate(starts), edges, fewer)

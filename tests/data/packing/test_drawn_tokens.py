@@ -195,12 +195,13 @@ def test_limits_count_the_largest_draw(samples):
     assert loader(samples, budget=longest).plan.num_rows > 0
     with pytest.raises(ValueError, match=f"has {longest} tokens, expected at most the budget of {longest - 1}"):
         loader(samples, budget=longest - 1)
-    for number in range(ROWS):  # and the collator refuses it with the same number
-        if samples.lengths[number] == longest:
-            sample = samples[number]
-            with pytest.raises(ValueError, match=f"found {longest} tokens in 1 samples"):
-                pack([sample], budget=longest - 1, pad_token_id=0, step_target_tokens=1)
-            return
+    sample = samples[int(samples.lengths.argmax())]  # the collator refuses it with the same number
+    with pytest.raises(ValueError, match=f"found {longest} tokens in 1 samples"):
+        pack([sample], budget=longest - 1, pad_token_id=0, step_target_tokens=1)
+    arguments = {"seed": 0, "epoch": 0, "micro_batches_per_step": 1, "fewer": lambda epoch: np.full(9, 30)}
+    assert plan(np.full(9, 50), budget=50, **arguments).num_rows > 0
+    with pytest.raises(ValueError, match="has 50 tokens, expected at most the budget of 49"):
+        plan(np.full(9, 50), budget=49, **arguments)
 
 
 def test_a_sample_that_fails_is_replaced_by_one_as_long_as_its_draw(samples):

@@ -106,13 +106,26 @@ def test_data_that_draws_otherwise_is_refused(make_module, make_data, make_train
 
 @pytest.mark.filterwarnings("ignore:Stopped at optimizer step:UserWarning")
 def test_a_step_is_made_again_with_its_draw(base, make_data, make_trainer, tmp_path):
+    seen: list[dict[str, tuple[int, int]]] = []  # of each forward: sample → its length and its draw
+
+    class Noted(Poisoned):
+        def forward(self, batch):
+            found = zip(batch.ids, batch.document_lengths, batch.world_token_counts, strict=True)
+            seen.append({name: (length, count) for name, length, count in found})
+            return super().forward(batch)
+
     def module():
-        return Poisoned(base=base, stages=one_stage(20, world_projector=1e-2), **MODEL, **DRAWN)
+        return Noted(base=base, stages=one_stage(20, world_projector=1e-2), **MODEL, **DRAWN)
 
     with pytest.raises(RuntimeError, match="expected finite numbers"):
-        make_trainer(NonFiniteGuard()).fit(module(), datamodule=make_data(**DATA_DRAWN))
+        make_trainer(NonFiniteGuard()).fit(module(), datamodule=make_data(**DATA_DRAWN, seed=1))
     (folder,) = (tmp_path / "nonfinite").iterdir()
     again = Replay(folder)
-    make_trainer(again, max_steps=again.step + 1).fit(module(), datamodule=make_data(**DATA_DRAWN))
+    seen.clear()
+    make_trainer(again, max_steps=again.step + 1).fit(module(), datamodule=make_data(**DATA_DRAWN, seed=1))
+    together, *alone = seen
+    assert len(together) == len(alone) > 1
+    assert {name: found for one in alone for name, found in one.items()} == together
+    assert 1 in {count for _, count in together.values()}
     assert str(again.findings.losses[0]) == again.dumps[0].micro_batches[0].loss
     assert list(again.findings.samples) == [SAMPLE]

@@ -4,8 +4,9 @@
 
 The arms of `--asked` are read with each number, by `theworld evaluate`; what other arms answered at their own number
 stands in `answers_seed*.csv`, as this grid's report or an earlier one's wrote it (`--answers`). Writes `budgets.csv` (a
-line a model and number), `budget_answers_seed*.csv` (the outcome of every question) and `budgets.png`. Answers are kept
-in `asked/`, so that it goes on where it was killed.
+line a model and number), `budgets.md` (the last arm of `--asked` beside each other model at the same number, with a
+paired test over all seeds), `budget_answers_seed*.csv` (the outcome of every question) and `budgets.png`. Answers are
+kept in `asked/`, so that it goes on where it was killed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from theworld.data.stores import FolderStore
 from theworld.data.synthetic import SyntheticScenes
 from theworld.data.synthetic.scenes import SyntheticPaths
 from theworld.evaluation.evaluate import evaluate
+from theworld.evaluation.paired_test import paired_test
 from theworld.evaluation.predictions import read_predictions
 from theworld.evaluation.report import Report
 from theworld.models.configuration import TheWorldConfig
@@ -76,10 +78,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--asked", nargs="+", default=["world", "random_budget"], help="arms that are asked")
     parser.add_argument("--fixed", nargs="+", default=["tokens_16", "tokens_4", "tokens_1"], help="arms of one number")
     parser.add_argument("--answers", help="folder with answers_seed*.csv of the arms of one number; default: output")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the runs; default: the grid's")
     options = parser.parse_args(words)
     grid, output = Grid.read(options.grid), Path(options.output)
-    points, first = [], None
-    for seed in grid.seeds:
+    points, first, of_seeds, pictures = [], None, {}, {}
+    for seed in options.seeds or grid.seeds:
         outcomes: dict[str, Outcomes] = {}
         for arm in options.asked:
             for tokens in TOKENS:
@@ -90,11 +93,13 @@ def main(words: Sequence[str] | None = None) -> None:
             outcomes[f"{arm}@{arm.removeprefix('tokens_')}"] = {name: int(row[arm]) for name, row in table.items()}
         first = first or costs(output / "runs" / f"{options.asked[0]}-seed{seed}")
         points += [point(name, seed, found, first) for name, found in outcomes.items()]
+        of_seeds[seed], pictures[seed] = outcomes, {name: row["picture"] for name, row in table.items()}
         write(output / f"budget_answers_seed{seed}.csv", answers(outcomes))
     write(output / "budgets.csv", text_of(points))
+    write(output / "budgets.md", comparisons(of_seeds, pictures, trained=options.asked[-1]))
     best = {line["id"]: int(line["best_constant"]) for line in table.values()}
     (output / "budgets.png").write_bytes(draw(points, best_constant=sum(best.values()) / len(best)))
-    print(f"Wrote budgets.csv, budgets.png and budget_answers_seed*.csv to {output}")
+    print(f"Wrote budgets.csv, budgets.md, budgets.png and budget_answers_seed*.csv to {output}")
 
 
 def asked(output: Path, arm: str, seed: int, tokens: int) -> Outcomes:
@@ -176,6 +181,30 @@ def answers(outcomes: dict[str, Outcomes]) -> str:
     for question in next(iter(outcomes.values())):
         lines.writerow([question, *(of_model[question] for of_model in outcomes.values())])
     return text.getvalue()
+
+
+def comparisons(of_seeds: dict[int, dict[str, Outcomes]], pictures: dict[int, dict[str, str]], *, trained: str) -> str:
+    """A line for each model that was asked at a number, beside the one called `trained` at that number."""
+    lines = [
+        f"| `{trained}` against | tokens | right answers, % | difference by seed | p, other pictures |",
+        "|---|---|---|---|---|",
+    ]
+    for name in next(iter(of_seeds.values())):
+        arm, tokens = name.split("@")
+        if arm == trained:
+            continue
+        ours, theirs, of_picture, differences = [], [], [], []
+        for seed, outcomes in of_seeds.items():
+            one, other = outcomes[f"{trained}@{tokens}"], outcomes[name]
+            ours += [bool(one[question]) for question in one]
+            theirs += [bool(other[question]) for question in one]
+            of_picture += [f"{seed}/{pictures[seed][question]}" for question in one]
+            differences.append(100 * (sum(one.values()) - sum(other.values())) / len(one))
+        p_value = paired_test(ours, theirs, of_picture).p_value
+        shares = f"{100 * sum(ours) / len(ours):.1f} against {100 * sum(theirs) / len(theirs):.1f}"
+        by_seed = ", ".join(f"{difference:+.1f}" for difference in differences)
+        lines.append(f"| `{arm}` | {tokens} | {shares} | {by_seed} | {p_value:.2g} |")
+    return "\n".join(lines) + "\n"
 
 
 def text_of(points: Sequence[Point]) -> str:

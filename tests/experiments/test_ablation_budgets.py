@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from experiments.ablations.budget_figure import draw
-from experiments.ablations.budgets import Point, answers, outcomes_of, point, text_of
+from experiments.ablations.budgets import Point, answers, comparisons, outcomes_of, point, text_of
 
 OUTCOMES = {"world@64": {"a": 1, "b": 0, "c": 1}, "tokens_16@16": {"a": 0, "b": 0, "c": 1}}
 COSTS = {64: (200.0, 0.5), 16: (152.0, 0.4)}
@@ -20,6 +20,15 @@ def test_points_and_tables():
         "tokens_16,3,16,1,3,152.0,0.4,0.3333\n"
     )
     assert answers(OUTCOMES) == "id,world@64,tokens_16@16\na,1,0\nb,0,0\nc,1,1\n"
+
+
+def test_a_comparison_is_at_the_same_number_over_all_seeds():
+    mine, theirs = {"a": 1, "b": 1, "c": 1}, {"a": 0, "b": 1, "c": 0}
+    seeds = {seed: {"world@4": theirs, "random@4": mine, "random@1": theirs} for seed in (0, 1)}
+    pictures = {seed: {"a": "p", "b": "p", "c": "q"} for seed in (0, 1)}
+    *_, line = comparisons(seeds, pictures, trained="random").splitlines()
+    # Four pictures differ, one question each, all to one side: 2 of 2^4 choices of signs are as far.
+    assert line == "| `world` | 4 | 100.0 against 33.3 | +66.7, +66.7 | 0.12 |"
 
 
 def test_outcomes_are_the_scorers(tmp_path):

@@ -12,9 +12,12 @@ import yaml
 
 from theworld import cli
 from theworld.cli import checkpoint_directory, main, num_world_tokens
+from theworld.data.datamodule import OSDDataModule
 from theworld.data.synthetic import SyntheticPaths, SyntheticScenes
 from theworld.models.configuration import TheWorldConfig
+from theworld.training.module import TheWorldModule
 
+TINY = str(Path(__file__).parents[1] / "configs" / "tiny.yaml")
 PROGRESSIVE = str(Path(__file__).parents[1] / "configs" / "progressive.yaml")
 
 
@@ -138,6 +141,16 @@ def test_a_token_budget_reaches_model_and_data(refused, printed_config):
     config = printed_config(f"--config={PROGRESSIVE}", "--model.world_tokens_per_frame=256")
     assert config["model"]["world_tokens_per_frame"] == 256
     assert num_world_tokens(512, "spatial", 2, 256) == 3 * 256
+
+
+def test_random_world_tokens_reach_model_and_data(refused):
+    arguments = [f"--config={TINY}", "--model.random_world_tokens_per_frame=[16, 4]", "--data.max_seq_length=500"]
+    arguments += ["--model.num_world_steps=2", "--data.token_budget=500"]
+    made = cli.TheWorldCLI(TheWorldModule, OSDDataModule, run=False, save_config_callback=None, args=arguments)
+    assert made.datamodule.random_num_world_tokens == [48, 12]
+    assert made.model.random_world_tokens_per_frame == [16, 4]
+    message = refused(f"--config={TINY}", "--model.random_world_tokens_per_frame=[64, 5]")
+    assert "found random_world_tokens_per_frame=[64, 5], expected at least two different ones of [64, 16, 4" in message
 
 
 def test_the_end_of_a_stage_is_not_counted_as_training_time():

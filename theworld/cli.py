@@ -50,7 +50,7 @@ from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
 from theworld.training.nonfinite.replay import Replay, report
-from theworld.world_tokens import num_world_tokens
+from theworld.world_tokens import num_world_tokens, random_num_world_tokens
 
 CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
 """Packages whose classes a config may name. Any other `class_path` is refused before it is imported."""
@@ -124,6 +124,19 @@ class TheWorldCLI(LightningCLI):
             ),
             "data.num_world_tokens",
             compute_fn=num_world_tokens,
+        )
+        parser.link_arguments(
+            (
+                "model.enable_world",
+                "model.world_image_size",
+                "model.world_projection_mode",
+                "model.num_world_steps",
+                "model.world_tokens_per_frame",
+                "model.world_latent_shape",
+                "model.random_world_tokens_per_frame",
+            ),
+            "data.random_num_world_tokens",
+            compute_fn=random_num_world_tokens,
         )
 
     def instantiate_trainer(self, **kwargs: object) -> object:

@@ -134,6 +134,8 @@ class Batch:
         failed: Those of them that could not be read and carry no loss.
         live_rows: The rows the last layers compute; None for all of them. The model plans it, before the transfer.
         document_lengths: Tokens of each sample, in row order, so that the host knows them without reading a device.
+        world_token_counts: World placeholders of each world frame, its future ones included, where samples drew
+            different numbers; empty when all have the model's.
     """
 
     input_ids: Tensor
@@ -152,6 +154,7 @@ class Batch:
     failed: tuple[FailedSample, ...] = ()
     live_rows: LiveRows | None = None
     document_lengths: tuple[int, ...] = ()
+    world_token_counts: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 COSMOS_STRIDE = 8
 COSMOS_CHANNELS = 16
 
@@ -32,6 +34,57 @@ def num_world_tokens(
     return per_frame * (1 + num_world_steps)
 
 
+def random_num_world_tokens(
+    enable_world: bool,
+    world_image_size: int,
+    world_projection_mode: str,
+    num_world_steps: int,
+    world_tokens_per_frame: int | None = None,
+    world_latent_shape: tuple[int, int] | None = None,
+    random_world_tokens_per_frame: Sequence[int] | None = None,
+) -> list[int] | None:
+    """World placeholders of a sample for each number of tokens a frame that it may draw in training; None: no draw.
+
+    Args:
+        enable_world: Whether there is a world branch.
+        world_image_size: As in `num_world_tokens`, like the four below.
+        world_projection_mode: See there.
+        num_world_steps: See there.
+        world_tokens_per_frame: The most that may be drawn.
+        world_latent_shape: See there.
+        random_world_tokens_per_frame: What is drawn from.
+
+    Raises:
+        ValueError: No world branch, channel mode, fewer than two different numbers, or one that is no budget of the
+            frame or more than `world_tokens_per_frame`.
+    """
+    drawn = random_world_tokens_per_frame
+    if drawn is None:
+        return None
+    found = f"found random_world_tokens_per_frame={list(drawn)}"
+    if not enable_world or world_projection_mode != "spatial":
+        raise ValueError(
+            f"{found} with enable_world={enable_world} and world_projection_mode={world_projection_mode!r}, expected "
+            "spatial world tokens: nothing else is averaged down; leave it out, or use 'spatial'"
+        )
+    one_frame = (world_image_size, world_projection_mode, 0, world_tokens_per_frame, world_latent_shape)
+    most = num_world_tokens(*one_frame)
+    stride = world_latent_shape[1] if world_latent_shape else COSMOS_STRIDE
+    allowed = [budget for budget in budgets(world_image_size // stride) if budget <= most]
+    if len(set(drawn)) != len(drawn) or len(drawn) < 2 or not set(drawn) <= set(allowed):
+        raise ValueError(
+            f"{found}, expected at least two different ones of {allowed}: squares whose side divides that of the "
+            f"latents, at most world_tokens_per_frame, {most}; correct it, raise world_tokens_per_frame, or leave it "
+            "out for one number"
+        )
+    return [budget * (1 + num_world_steps) for budget in drawn]
+
+
+def budgets(latent_side: int) -> list[int]:
+    """All numbers of tokens to which a square frame of so many latent cells a side can be averaged down, descending."""
+    return [side**2 for side in range(latent_side, 0, -1) if latent_side % side == 0]
+
+
 def tokens_per_frame(latent_side: int, latent_channels: int, *, mode: str, budget: int | None) -> int:
     """World tokens of one latent frame.
 
@@ -51,7 +104,7 @@ def tokens_per_frame(latent_side: int, latent_channels: int, *, mode: str, budge
             f"found world_tokens_per_frame={budget} with world_projection_mode={mode!r}, expected none: a token of "
             "this mode is a whole channel; leave it out, or use 'spatial'"
         )
-    allowed = [side**2 for side in range(latent_side, 0, -1) if latent_side % side == 0]
+    allowed = budgets(latent_side)
     if budget not in allowed:
         raise ValueError(
             f"found world_tokens_per_frame={budget}, expected one of {allowed} (or none): a frame of {latent_side} × "

@@ -73,6 +73,19 @@ def test_what_is_answered_is_not_answered_again(whole, export, bench, tmp_path):
     assert [row["prediction"] for row in again] == ["as it was"] * 4 + [row["prediction"] for row in rows[4:]]
 
 
+def test_another_number_of_world_tokens(whole, export, bench, tmp_path, caplog):
+    output, rows = whole
+    fewer = run(export, bench, tmp_path, world_tokens_per_frame=1)
+    settings, before = (json.loads((folder / "settings.json").read_text()) for folder in (tmp_path, output))
+    assert settings["decisive"]["num_world_tokens"] == 1
+    assert settings["notes"]["world_tokens_per_frame_trained_with"] == [before["decisive"]["num_world_tokens"]]
+    assert "is read with 1 world tokens a frame" in caplog.text
+    assert [row["id"] for row in fewer] == [row["id"] for row in rows]
+    assert [row["prediction"] for row in fewer] != [row["prediction"] for row in rows]
+    with pytest.raises(ValueError, match=r"found world_tokens_per_frame=1 for .* without a world branch"):
+        run(export, bench, tmp_path / "other", world_tokens_per_frame=1, enable_world=False)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

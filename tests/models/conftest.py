@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from tests.tiny import (
     make_tokenizer,
     write_base,
 )
+from theworld.data.world_block import without_world_tokens
 from theworld.models.theworld import TheWorld
 from theworld.types import IGNORE_INDEX, PADDING_DOCUMENT, Batch, Sample, TokenType
 
@@ -106,6 +108,22 @@ def packed(samples: list[Sample], length: int) -> Batch:
 def padded(samples: list[Sample], side: str = "left", length: int | None = None) -> Batch:
     longest = max(len(s.input_ids) for s in samples)
     return _rows(samples, [[(i, 0)] for i in range(len(samples))], length or longest, side)
+
+
+def drawn_sample(name: str, tokens: int, *, steps: int = 0, latents: bool = True, seed: int = 0) -> Sample:
+    """A sample that drew so many world placeholders a frame, with latents of 64 cells a frame, or pixels for them."""
+    frames, generator = 1 + steps, torch.Generator().manual_seed(100 + seed)
+    whole = make_sample(name, text=14 + seed, answer=3 + seed, seed=seed, frames=16 * frames)
+    seen = {"world_latents": torch.randn(1, 16, frames, 8, 8, generator=generator)}
+    if not latents:
+        seen = {"world_latents": None, "world_pixel_values": torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1}
+    return without_world_tokens(replace(whole, **seen), (64 - tokens) * frames)
+
+
+def filled_row(samples: list[Sample]) -> Batch:
+    """One row without padding."""
+    lengths = tuple(len(sample.input_ids) for sample in samples)
+    return replace(packed(samples, sum(lengths)), document_lengths=lengths)
 
 
 @pytest.fixture(name="write_base", scope="session")

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.models.conftest import make_sample, packed
+from tests.models.conftest import drawn_sample, filled_row, make_sample
 from tests.tiny import IMAGE_TOKENS, VAE_CONFIG, gemma_config, inputs, make_model, tiny_config
 from theworld.models import flops
 from theworld.models.attention.sdpa import sdpa_mask
@@ -22,7 +22,7 @@ from theworld.models.image_features import image_features
 from theworld.models.live_rows import plan_live_rows
 from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
-from theworld.types import Batch, Sample
+from theworld.types import Sample
 
 ATTENTION = ("attention", "vision_attention", "world_encoder_attention")
 STAGES = {
@@ -44,12 +44,6 @@ def model() -> TheWorld:
 
 def samples_of() -> list[Sample]:
     return [make_sample(name, text=14 + 9 * i, answer=3 + i, seed=i) for i, name in enumerate("abc")]
-
-
-def filled_row(samples: list[Sample]) -> Batch:
-    """One row without padding, which would run too."""
-    lengths = tuple(len(sample.input_ids) for sample in samples)
-    return replace(packed(samples, sum(lengths)), document_lengths=lengths)
 
 
 def counted(model: TheWorld, trained: Collection[str], given: dict[str, object]) -> dict[str, dict[str, int]]:
@@ -136,6 +130,35 @@ def test_every_part_is_its_module(model):
         assert (sum(ran[f"TheWorld.{module}"].values()), batched) == (parts[products].total, parts[attention].total)
     assert sum(ran["TheWorld.cosmos_encoder.projector"].values()) == parts["world_projector"].total
     assert not any(part.input_gradient or part.weight_gradient for part in parts.values())
+
+
+@pytest.mark.parametrize("stage", ["projection", "language", "all"])
+def test_samples_of_different_world_tokens(stage):
+    """They are in the formula, and frames of as many as the model's are another number."""
+    model = make_model(world_image_size=64)
+    batch = filled_row(
+        [drawn_sample(name, n, latents=False, seed=i) for i, (name, n) in enumerate((("a", 16), ("b", 64)))]
+    )
+    batch = replace(batch, world_token_counts=(16, 64))
+    given = inputs(batch, labels=True) | {"world_token_counts": batch.world_token_counts}
+    ran = counted(model, STAGES[stage], given)["Global"]
+    geometry = geometry_of(batch)
+    assert geometry.world_tokens == (16, 64)
+    assert difference(ran, dense(model.config, geometry, STAGES[stage])) == 0
+    assert difference(ran, dense(model.config, replace(geometry, world_tokens=()), STAGES[stage])) < 0  # control
+
+
+def test_pairs_of_different_world_tokens_are_those_of_the_mask():
+    config = tiny_config(world_image_size=64, bidirectional_world=True)
+    batch = filled_row([drawn_sample(name, n, seed=i) for i, (name, n) in enumerate((("a", 16), ("b", 64), ("c", 4)))])
+    batch = replace(batch, world_token_counts=(16, 64, 4))
+    expected = 0
+    for kind in config.get_text_config().layer_types:
+        window = config.get_text_config().sliding_window if kind == "sliding_attention" else None
+        ids = (batch.document_ids, batch.token_type_ids)
+        expected += int(sdpa_mask(*ids, sliding_window=window, bidirectional_world=True).sum())
+    assert attention_pairs(config, geometry_of(batch)) == expected
+    assert attention_pairs(config, replace(geometry_of(batch), world_tokens=(64, 16, 1))) != expected  # control
 
 
 def test_a_projector_by_channel():

@@ -13,7 +13,7 @@ from theworld.models.configuration import TheWorldConfig
 from theworld.models.cosmos_encoder import new_projector
 from theworld.models.projector import block_means
 from theworld.models.theworld import TheWorld
-from theworld.world_tokens import num_world_tokens, tokens_per_frame
+from theworld.world_tokens import num_world_tokens, random_num_world_tokens, tokens_per_frame
 
 
 @pytest.mark.parametrize(("size", "allowed"), [(512, [4096, 1024, 256, 64, 16, 4, 1]), (224, [784, 196, 49, 16, 4, 1])])
@@ -44,6 +44,48 @@ def test_the_budgets_of_a_size(size: int, allowed: list[int]) -> None:
 def test_other_budgets_are_refused(settings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_config(**settings)
+
+
+SPATIAL = {
+    "enable_world": True,
+    "world_image_size": 512,
+    "world_projection_mode": "spatial",
+    "num_world_steps": 0,
+    "random_world_tokens_per_frame": [64, 16],
+}
+
+
+def test_numbers_to_draw_from() -> None:
+    assert random_num_world_tokens(**SPATIAL) == [64, 16]
+    assert random_num_world_tokens(**SPATIAL | {"num_world_steps": 2, "world_tokens_per_frame": 64}) == [192, 48]
+    whole = {"world_image_size": 224, "random_world_tokens_per_frame": [784, 49]}
+    assert random_num_world_tokens(**SPATIAL | whole) == [784, 49]
+    assert random_num_world_tokens(**SPATIAL | {"random_world_tokens_per_frame": None}) is None
+    hidden = {"world_latent_shape": (2048, 16), "random_world_tokens_per_frame": [1024, 256]}
+    assert random_num_world_tokens(**SPATIAL | hidden) == [1024, 256]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"random_world_tokens_per_frame": [4096, 100]}, "[4096, 100], expected at least two different ones of [4096"),
+        ({"random_world_tokens_per_frame": [64]}, "[64], expected at least two different ones of [4096, 1024, 256"),
+        ({"random_world_tokens_per_frame": [64, 64]}, "[64, 64], expected at least two different ones of"),
+        ({"random_world_tokens_per_frame": []}, "[], expected at least two different ones of"),
+        ({"world_latent_shape": (2048, 16), "random_world_tokens_per_frame": [4096, 64]}, "different ones of [1024, 2"),
+        (
+            {"world_tokens_per_frame": 16},
+            "[64, 16], expected at least two different ones of [16, 4, 1]: squares whose side divides that of the "
+            "latents, at most world_tokens_per_frame, 16",
+        ),
+        ({"world_projection_mode": "channel"}, "'channel', expected spatial world tokens"),
+        ({"enable_world": False}, "enable_world=False and world_projection_mode='spatial', expected spatial"),
+    ],
+)
+def test_numbers_that_cannot_be_drawn_are_refused(changes, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        random_num_world_tokens(**SPATIAL | changes)
+    assert str(error.value).startswith("found random_world_tokens_per_frame=")
 
 
 def test_none_is_a_token_a_cell_or_a_channel() -> None:

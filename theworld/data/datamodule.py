@@ -47,6 +47,7 @@ class OSDDataModule(LightningDataModule):
         synthetic: Synthetic scenes to generate and use in place of all paths.
         enable_world: False leaves the world tokens and the world encoder's input out.
         num_world_tokens: World placeholders of a sample, all world steps included.
+        random_num_world_tokens: At most so many, of which a training sample draws one number in every epoch.
         world_image_size: Side of the world encoder's square input, in pixels.
         region_style: `box` outlines regions, `mask` tints them (needs `rle` in the rows).
         max_seq_length: Longest sample in tokens, placeholders included; trailing turns beyond it are dropped.
@@ -86,6 +87,7 @@ class OSDDataModule(LightningDataModule):
         synthetic: SyntheticScenes | None = None,
         enable_world: bool = True,
         num_world_tokens: int = 4096,
+        random_num_world_tokens: list[int] | None = None,
         world_image_size: int = 512,
         region_style: RegionStyle = "box",
         max_seq_length: int = 6144,
@@ -129,6 +131,7 @@ class OSDDataModule(LightningDataModule):
         self.synthetic = synthetic
         self.enable_world = enable_world
         self.num_world_tokens = num_world_tokens
+        self.random_num_world_tokens = random_num_world_tokens
         self.world_image_size = world_image_size
         self.region_style: RegionStyle = region_style
         self.max_seq_length = max_seq_length
@@ -215,14 +218,12 @@ class OSDDataModule(LightningDataModule):
             window=self.shuffle_window,
             cached=self._cached_steps or LIVE,
             repeat_steps=overfit,
+            random_num_world_tokens=self.random_num_world_tokens,
         )
         if self._train_state is not None:
             loader.load_state_dict(self._train_state)
         self._train_loader = loader
-        _print(
-            f"train: {loader.plan.num_steps} steps an epoch of {self.micro_batches_per_step} rows of "
-            f"{self.token_budget} tokens, {loader.plan.fill_ratio:.1%} filled"
-        )
+        _print(loader.summary())
         return loader
 
     def val_dataloader(self) -> FixedLoader[Batch] | list[FixedLoader[Batch]]:

@@ -1,9 +1,17 @@
-"""What stands before the first question of every sample: the world block, the turn's header and the image block."""
+"""What stands before the first question of every sample: the world block, the turn's header and the image block.
+
+T tokens of a sample
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
+
+import torch
+
+from theworld.types import Sample, TokenType
 
 WorldPosition = Literal["first", "after_image"]
 """Where the world block stands: right behind `<bos>`, so that image and text see it; or behind the image block."""
@@ -30,3 +38,29 @@ def opening_ids(
     if world_position == "first":
         return [bos, *world, *header, *image]
     return [bos, *header, *image, *world]
+
+
+def without_world_tokens(sample: Sample, fewer: int) -> Sample:
+    """The sample with `fewer` world placeholders less, wherever its block stands; all else as it is.
+
+    Raises:
+        ValueError: It does not have more than so many.
+    """
+    if fewer == 0:
+        return sample
+    places = torch.nonzero(sample.token_type_ids == TokenType.WORLD).flatten()
+    if not 0 < fewer < len(places):
+        raise ValueError(
+            f"{sample.id}: found {len(places)} world placeholders of which {fewer} are to go, expected at least one to "
+            "stay; draw budgets of at most the processor's num_world_tokens."
+        )
+    stays = torch.ones(len(sample.input_ids), dtype=torch.bool)
+    stays[places[-fewer:]] = False
+    fields = {name: getattr(sample, name)[stays] for name in ("input_ids", "labels", "token_type_ids")}  # (T - fewer,)
+    return replace(sample, **fields)
+
+
+def world_token_counts(samples: Sequence[Sample]) -> tuple[int, ...]:
+    """World placeholders of each sample that has any, in order."""
+    counts = [int((sample.token_type_ids == TokenType.WORLD).sum()) for sample in samples]
+    return tuple(count for count in counts if count)

@@ -56,6 +56,7 @@ def evaluate(
     skip_malformed: bool = False,
     blind: bool = False,
     blank_image: BlankImage | None = None,
+    world_tokens_per_frame: int | None = None,
 ) -> None:
     """Let a model answer a benchmark: write predictions and settings, score them, print the table.
 
@@ -85,6 +86,8 @@ def evaluate(
         blind: Show the model the same grey picture, without regions, in place of every image: the baseline that
             `theworld score --blind` puts beside its answers.
         blank_image: Of a control of the audit: the tower that sees plain colours, as the export was trained.
+        world_tokens_per_frame: Another number of world tokens a frame than the export has; `settings.json` says which
+            numbers it was trained with.
     """
     opened = open_benchmark(
         benchmark,
@@ -106,6 +109,7 @@ def evaluate(
         revision=model_revision,
         cosmos_model=cosmos_model,
         text=text,
+        world_tokens_per_frame=world_tokens_per_frame,
     )
     with _progress() as progress:
         opened = _checked(opened, loaded, region_style, progress, skip_malformed=skip_malformed)
@@ -244,9 +248,10 @@ def _notes(
     images: str | None,
     batch_size: int,
 ) -> dict[str, Json]:
-    device = loaded.model.device
+    device, config = loaded.model.device, loaded.model.config
     return {
         "model": loaded.name,
+        "world_tokens_per_frame_trained_with": config.budgets_trained_with if config.enable_world else None,
         "path": path,
         "revision": revision,
         "images": images,

@@ -47,6 +47,7 @@ def load_model(
     revision: str | None = None,
     cosmos_model: str | None = None,
     text: str | None = None,
+    world_tokens_per_frame: int | None = None,
 ) -> LoadedModel:
     """An export of ours, or a Gemma 3 base without world branch.
 
@@ -59,6 +60,7 @@ def load_model(
         revision: Commit of a Hub repository.
         cosmos_model: Where the denoiser of a model of several frames is read; default: NVIDIA's repository.
         text: The text embeddings it was trained with, if there were any.
+        world_tokens_per_frame: Another number of world tokens a frame than the export has.
 
     Raises:
         ValueError: The world branch of a base is asked for: its projector would be random.
@@ -72,7 +74,18 @@ def load_model(
             "every answer; train it (theworld fit), and evaluate the export"
         )
     has_world = bool(stored.get("enable_world")) if enable_world is None else enable_world
-    model = TheWorld.from_pretrained(path, enable_world=is_export and has_world, dtype=dtype, revision=revision)
+    if world_tokens_per_frame is not None and not (is_export and has_world):
+        raise ValueError(
+            f"found world_tokens_per_frame={world_tokens_per_frame} for {name} without a world branch, expected none; "
+            "leave it out, or evaluate an export with its branch"
+        )
+    model = TheWorld.from_pretrained(
+        path,
+        enable_world=is_export and has_world,
+        dtype=dtype,
+        revision=revision,
+        world_tokens_per_frame=world_tokens_per_frame,
+    )
     model.to(device).eval()
     config = model.config
     if needs_source(config):

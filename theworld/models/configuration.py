@@ -49,6 +49,7 @@ class ConfigFields(TypedDict, total=False):
     num_world_steps: int
     max_world_steps: int
     world_tokens_per_frame: int | None
+    trained_world_tokens_per_frame: list[int] | None
     world_latent_shape: tuple[int, int] | None
     start_of_world_token_id: int
     world_token_id: int
@@ -74,6 +75,8 @@ class TheWorldConfig(PretrainedConfig):
         max_world_steps: Largest `num_world_steps` that is accepted.
         world_tokens_per_frame: In spatial mode, to how many tokens the cells of a latent frame are averaged down before
             the projector: a square whose side divides theirs. None: a token a cell.
+        trained_world_tokens_per_frame: The numbers it was trained with, where training drew them at random or an export
+            is read with another one; None: `world_tokens_per_frame` alone.
         world_latent_shape: Channels of a latent and pixels along one side of its cells, where a world source gives
             others than the VAE: (2048, 16) for the hidden states of Cosmos-Predict2 2B.
         world_source: Fingerprint of what made the latents it was trained on, written by training; None: its own VAE.
@@ -100,6 +103,7 @@ class TheWorldConfig(PretrainedConfig):
         num_world_steps: int = 0,
         max_world_steps: int = 16,
         world_tokens_per_frame: int | None = None,
+        trained_world_tokens_per_frame: list[int] | None = None,
         world_latent_shape: tuple[int, int] | None = None,
         world_source: dict[str, str] | None = None,
         start_of_world_token_id: int | None = None,
@@ -121,6 +125,7 @@ class TheWorldConfig(PretrainedConfig):
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
         self.world_tokens_per_frame = world_tokens_per_frame
+        self.trained_world_tokens_per_frame = trained_world_tokens_per_frame
         self.world_latent_shape = world_latent_shape
         self.world_source = world_source
         self.start_of_world_token_id = start_of_world_token_id
@@ -174,10 +179,21 @@ class TheWorldConfig(PretrainedConfig):
     @property
     def num_world_tokens(self) -> int:
         """Placeholders between start and end of world: those of one frame × (1 + `num_world_steps`)."""
-        return self._tokens_per_frame() * (1 + self.num_world_steps)
+        return self._tokens_per_frame(self.world_tokens_per_frame) * (1 + self.num_world_steps)
 
-    def _tokens_per_frame(self) -> int:
-        mode, budget = self.world_projection_mode, self.world_tokens_per_frame
+    @property
+    def fewest_world_tokens(self) -> int:
+        """The same of the sample with the fewest, where training draws them at random."""
+        drawn = self.trained_world_tokens_per_frame or []
+        return min([self.num_world_tokens, *(budget * (1 + self.num_world_steps) for budget in drawn)])
+
+    @property
+    def budgets_trained_with(self) -> list[int]:
+        """World tokens a frame that it has read in training."""
+        return self.trained_world_tokens_per_frame or [self._tokens_per_frame(self.world_tokens_per_frame)]
+
+    def _tokens_per_frame(self, budget: int | None) -> int:
+        mode = self.world_projection_mode
         return tokens_per_frame(self.latent_side, self.latent_channels, mode=mode, budget=budget)
 
     def _check_gemma(self) -> None:
@@ -211,7 +227,8 @@ class TheWorldConfig(PretrainedConfig):
             raise ValueError(
                 f"found num_world_steps={self.num_world_steps}, expected 0 to max_world_steps={self.max_world_steps}"
             )
-        self._tokens_per_frame()
+        for budget in (self.world_tokens_per_frame, *(self.trained_world_tokens_per_frame or ())):
+            self._tokens_per_frame(budget)
         ids = (self.start_of_world_token_id, self.world_token_id, self.end_of_world_token_id)
         vocab_size = self.gemma_config.text_config.vocab_size
         if any(i is None or not 0 <= i < vocab_size for i in ids) or len(set(ids)) != 3:

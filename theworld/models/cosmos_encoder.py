@@ -5,6 +5,7 @@ W images given · C latent channels · F latent frames of each · N world tokens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from theworld.models.configuration import TheWorldConfig
 from theworld.models.projector import WorldProjector
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.source import WorldSource, content_keys
+from theworld.world_tokens import budgets
 
 
 class CosmosEncoder(nn.Module):
@@ -54,15 +56,19 @@ class CosmosEncoder(nn.Module):
             num_world_steps=config.num_world_steps,
         )
 
-    def forward(self, images: Tensor | Sequence[Image.Image]) -> Tensor:
+    def forward(self, images: Tensor | Sequence[Image.Image], counts: Sequence[int] | None = None) -> Tensor:
         """RGB images `float[W, 3, h, w]` in [-1, 1], or PIL images → world tokens `float[W, F·N, D]`.
+
+        Args:
+            images: What is encoded.
+            counts: As in `project`.
 
         Raises:
             ValueError: Future frames are wanted and there is no source, or its latents have another shape.
         """
         pixels = images if isinstance(images, Tensor) else self._pixels(images)  # (W, 3, h, w)
         if self.source is not None:
-            return self.project(self._of_source(self.source, pixels))  # (W, F·N, D)
+            return self.project(self._of_source(self.source, pixels), counts)  # (W, F·N, D)
         if self.num_world_steps or self.projector.latent_channels != self.vae.latents_mean.shape[1]:
             raise ValueError(
                 f"found images and no world source with num_world_steps={self.num_world_steps} and latents of "
@@ -70,13 +76,17 @@ class CosmosEncoder(nn.Module):
                 f"{self.vae.latents_mean.shape[1]} of the present frame only; attach a source (attach_source), or give "
                 "world_latents from `theworld data cache`"
             )
-        return self.projector(self.vae(pixels))  # (W, N, D)
+        return self.projector(self.vae(pixels), self._per_frame(counts, images=len(pixels)))  # (W, N, D)
 
-    def project(self, latents: Tensor) -> Tensor:
+    def project(self, latents: Tensor, counts: Sequence[int] | None = None) -> Tensor:
         """Latents `float[W, C, F, h/8, w/8]` → world tokens `float[W, F·N, D]`.
 
+        Args:
+            latents: Of W images.
+            counts: World tokens of each of them, where they differ; then the answer is `float[1, Σ F·N, D]`.
+
         Raises:
-            ValueError: Another number of channels, frames or cells than the model has.
+            ValueError: Another number of channels, frames or cells than the model has, or counts that no frame has.
         """
         channels, frames, rows, columns = latents.shape[1:]
         found = (channels, frames, rows * columns)
@@ -86,7 +96,20 @@ class CosmosEncoder(nn.Module):
                 f"found world latents of {found} channels, frames and cells, expected {expected}; give latents that "
                 "were made with the model's num_world_steps and world_image_size"
             )
-        return self.projector(latents)
+        return self.projector(latents, self._per_frame(counts, images=len(latents)))
+
+    def _per_frame(self, counts: Sequence[int] | None, *, images: int) -> list[int] | None:
+        """Tokens of a latent frame of each image."""
+        if counts is None:
+            return None
+        frames, side = 1 + self.num_world_steps, math.isqrt(self.projector.latent_cells)
+        allowed = [budget * frames for budget in budgets(side)] if self.projector.mode == "spatial" else []
+        if len(counts) != images or not set(counts) <= set(allowed):
+            raise ValueError(
+                f"found world_token_counts {tuple(counts)} for {images} images, expected as many, each of {allowed}; "
+                "draw them from the model's random_world_tokens_per_frame"
+            )
+        return [count // frames for count in counts]
 
     def _of_source(self, source: WorldSource, pixels: Tensor) -> Tensor:
         """float32[W, C, F, h/8, w/8]; a rollout takes long, so what is wrong is said before it."""
@@ -122,7 +145,12 @@ def new_projector(config: TheWorldConfig, *, target_rms: float) -> WorldProjecto
 
 
 def world_tokens(
-    encoder: CosmosEncoder | None, pixels: Tensor | None, latents: Tensor | None, *, like: Tensor
+    encoder: CosmosEncoder | None,
+    pixels: Tensor | None,
+    latents: Tensor | None,
+    *,
+    like: Tensor,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """World tokens of frames, or of latents made before.
 
@@ -131,13 +159,14 @@ def world_tokens(
         pixels: float[W, 3, h, w] in [-1, 1], or none.
         latents: float[W, C, F, h/8, w/8] in their place, as the world encoder or a world source gives them.
         like: float[·, D]: type, device and width of the answer where there are no frames.
+        counts: World tokens of each frame given, where they differ.
 
     Returns:
-        float[W, F·N, D]; W is 0 without frames.
+        float[W, F·N, D], or with `counts` float[1, Σ F·N, D]; W is 0 without frames.
     """
     given = pixels if latents is None else latents
     if given is None or len(given) == 0:
         return like.new_empty(0, 0, like.shape[1])
     if encoder is None:
         raise ValueError(f"found {len(given)} world frames, expected none with enable_world=False in the model")
-    return encoder(given) if latents is None else encoder.project(latents)
+    return encoder(given, counts) if latents is None else encoder.project(latents, counts)

@@ -30,6 +30,7 @@ class Geometry:
         frames: World frames among the tokens.
         live_images: Images that SigLIP encodes; the others' features are given.
         live_frames: Frames that the world encoder encodes; the others' latents are given.
+        world_tokens: World tokens of each frame, where they differ; empty when all have the model's.
         live_rows: Rows that go on behind the attention of each of the last layers, first layer first, rounded up as
             `live_rows.py` does; empty when all do.
     """
@@ -40,6 +41,7 @@ class Geometry:
     frames: int = 0
     live_images: int = 0
     live_frames: int = 0
+    world_tokens: tuple[int, ...] = ()
     live_rows: tuple[int, ...] = ()
 
 
@@ -117,6 +119,7 @@ def geometry_of(batch: Batch) -> Geometry:
         frames=live_frames if batch.world_latents is None else len(batch.world_latents),
         live_images=live_images,
         live_frames=live_frames,
+        world_tokens=batch.world_token_counts,
         live_rows=() if live is None else (*(len(level.rows) for level in live.levels), len(live.target_rows)),
     )
 
@@ -164,14 +167,14 @@ def attention_pairs(config: TheWorldConfig, geometry: Geometry) -> int:
     """Pairs of query and key that the rule (`attention/rule.py`) lets through, summed over the layers."""
     text, documents = config.get_text_config(), geometry.document_lengths
     kinds, trimmed = list(text.layer_types), max(len(geometry.live_rows) - 1, 0)
-    image, world = config.gemma_config.mm_tokens_per_image, config.num_world_tokens
+    image, worlds = config.gemma_config.mm_tokens_per_image, _world_tokens(config, geometry)
     pairs = 0
     for kind in kinds[: len(kinds) - trimmed]:
         window = text.sliding_window if kind == "sliding_attention" else None
         pairs += sum(_causal_pairs(length, window) for length in documents)
         pairs += geometry.images * image * (image - 1) // 2  # ahead in the same image, however far
         if config.bidirectional_world:
-            pairs += geometry.frames * (_causal_pairs(world, window) - world)
+            pairs += sum(_causal_pairs(world, window) - world for world in worlds)
     # Of the rows that enter the last layers it is known how many there are, not whose: as many of every document.
     for rows in geometry.live_rows[:-1]:
         pairs += len(documents) * _causal_pairs(rows // len(documents), text.sliding_window)
@@ -228,12 +231,17 @@ def _siglip(config: TheWorldConfig, images: int, *, trains: bool) -> tuple[Passe
     return products, _attention(4 * images * patches**2 * width * layers, trains)
 
 
+def _world_tokens(config: TheWorldConfig, geometry: Geometry) -> tuple[int, ...]:
+    """World tokens of each frame."""
+    return geometry.world_tokens or (config.num_world_tokens,) * geometry.frames
+
+
 def _encoder_trains(geometry: Geometry, trained: Collection[str]) -> bool:
     return geometry.live_frames > 0 and "world_encoder" in trained
 
 
 def _world_projector(config: TheWorldConfig, geometry: Geometry, trained: Collection[str]) -> Passes:
-    tokens, hidden = geometry.frames * config.num_world_tokens, config.hidden_size
+    tokens, hidden = sum(_world_tokens(config, geometry)), config.hidden_size
     width = config.latent_channels if config.world_projection_mode == "spatial" else config.latent_cells
     trains, further = "world_projector" in trained, _encoder_trains(geometry, trained)
     projection = _product(2 * tokens * width * hidden, further, trains=trains)

@@ -7,6 +7,7 @@ B rows of a batch · T tokens of a row · S sources (images or frames) · N toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +30,7 @@ def fuse(
     image_features: Tensor | None,
     world_pixel_values: Tensor | None,
     world_latents: Tensor | None,
+    counts: Sequence[int] = (),
 ) -> tuple[Tensor, int]:
     """Text, image and world tokens in one sequence.
 
@@ -40,13 +42,18 @@ def fuse(
         image_features: In place of `pixel_values`.
         world_pixel_values: Frames.
         world_latents: In place of `world_pixel_values`.
+        counts: World tokens of each frame, where they differ.
 
     Returns:
         float[B, T, D], and the number of images.
     """
     images = image_tokens(model.gemma, pixel_values, image_features)  # (I, N, D)
-    worlds = world_tokens(  # (W, N, D)
-        model.cosmos_encoder, world_pixel_values, world_latents, like=model.gemma.lm_head.weight
+    worlds = world_tokens(  # (W, N, D), or (1, Σ N, D) with counts
+        model.cosmos_encoder,
+        world_pixel_values,
+        world_latents,
+        like=model.gemma.lm_head.weight,
+        counts=counts or None,
     )
     if model.intervention is not None:
         images, worlds = model.intervention.tokens(model, images, worlds)

@@ -46,7 +46,7 @@ _TRAINED_WITH = (
 """Settings an export keeps: with another value its weights would read something they were not trained on.
 
 Not `world_tokens_per_frame`: means of cells are what a projector of cells can read, and to ask one model with several
-budgets is the point of them.
+budgets is the point of them. A budget that it was not trained with is warned of, and written down.
 """
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,13 @@ def _export_config(path: str, stored: dict[str, object], enable_world: bool, opt
                 f"found {name}={wanted!r}, expected {stored[name]!r}, which {path} was trained with; leave {name} out, "
                 f"or give it that value (model.{name} in a config)"
             )
-    return TheWorldConfig.from_dict(stored | dict(options) | {"enable_world": enable_world})
+    config = TheWorldConfig.from_dict(stored | dict(options) | {"enable_world": enable_world})
+    if enable_world and "world_tokens_per_frame" in options:
+        trained, now = TheWorldConfig.from_dict(dict(stored)).budgets_trained_with, config.world_tokens_per_frame
+        if now not in trained:
+            logger.warning("%s: is read with %s world tokens a frame, and was trained with %s only", path, now, trained)
+            config.trained_world_tokens_per_frame = trained
+    return config
 
 
 def _check_keys(path: str, info: Mapping[str, set[str]]) -> None:

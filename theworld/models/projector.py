@@ -6,6 +6,7 @@ W frames given · F latent frames of each · C latent channels · N tokens of on
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,14 +67,23 @@ class WorldProjector(nn.Module):
         self.register_parameter("temporal_embedding", embedding)
         self.register_buffer("target_rms", torch.tensor(target_rms, dtype=torch.float32))
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """`float[W, C, F, h, w]` → `float[W, F·N, D]`, tokens frame by frame."""
-        cells, fixed = latents.shape[3] * latents.shape[4], self.mode == "channel" or self.tokens_per_frame is not None
+    def forward(self, latents: Tensor, drawn: Sequence[int] | None = None) -> Tensor:
+        """`float[W, C, F, h, w]` → `float[W, F·N, D]`, tokens frame by frame.
+
+        Args:
+            latents: Of the frames.
+            drawn: W numbers of tokens to a latent frame in place of `tokens_per_frame`; then the answer is
+                `float[1, Σ F·N, D]`, one frame's tokens after another's.
+        """
+        cells = latents.shape[3] * latents.shape[4]
+        fixed = self.mode == "channel" or self.tokens_per_frame is not None or drawn is not None
         if fixed and cells != self.latent_cells:
             raise ValueError(
                 f"found latents of {cells} cells, expected {self.latent_cells}: channel mode and tokens_per_frame are "
                 "tied to one image size; resize the frames to world_image_size"
             )
+        if drawn is not None:
+            return self._of_different_lengths(latents, drawn)
         if self.tokens_per_frame is not None:
             latents = block_means(latents, side=math.isqrt(self.tokens_per_frame))
         by_frame = latents.flatten(3).transpose(1, 2)  # (W, F, C, h·w)
@@ -81,6 +91,14 @@ class WorldProjector(nn.Module):
             by_frame = by_frame.transpose(2, 3)  # (W, F, N, C)
         inputs = by_frame.flatten(1, 2).to(next(self.parameters()).dtype)  # (W, F·N, C or h·w)
         return self._at_text_scale(self._in_time(self.layers(inputs), frames=latents.shape[2]))  # (W, F·N, D)
+
+    def _of_different_lengths(self, latents: Tensor, drawn: Sequence[int]) -> Tensor:
+        """As `forward` with `drawn`: each frame is averaged by itself, and the layers see all cells in one product."""
+        frames = latents.shape[2]
+        means = [block_means(of_one, side=math.isqrt(n)) for of_one, n in zip(latents.split(1), drawn, strict=True)]
+        cells = torch.cat([of_one.flatten(2).transpose(1, 2) for of_one in means], dim=1)  # (1, Σ F·N, C)
+        tokens = self.layers(cells.to(next(self.parameters()).dtype)).split([frames * n for n in drawn], dim=1)
+        return self._at_text_scale(torch.cat([self._in_time(of_one, frames=frames) for of_one in tokens], dim=1))
 
     def _in_time(self, tokens: Tensor, *, frames: int) -> Tensor:
         """Tokens float[W, F·N, D] with the embedding of each future frame added."""

@@ -151,12 +151,8 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
                 "bidirectional_world": bidirectional_world,
             },
         )
-        frozen = {
-            "vision": freeze_gemma_vision,
-            "language": freeze_gemma_language,
-            "world_encoder": freeze_cosmos_vae,
-            "world_projector": False,
-        }
+        frozen = {"vision": freeze_gemma_vision, "language": freeze_gemma_language}
+        frozen |= {"world_encoder": freeze_cosmos_vae, "world_projector": False}
         for group, parameters in parameter_groups(model).items():
             for _, parameter in parameters:
                 parameter.requires_grad_(not frozen[group])
@@ -178,6 +174,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         target_positions: Tensor | None = None,
         target_weights: Tensor | None = None,
         live_rows: LiveRows | None = None,
+        world_token_counts: tuple[int, ...] = (),
         num_items_in_batch: Tensor | int | None = None,
         cache: Cache | None = None,
         past_key_values: Cache | None = None,
@@ -201,6 +198,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             target_positions: int64[M], flat indices of the position before each target; default: found in `labels`.
             target_weights: float32[M], what each target counts in the loss; default: 1.
             live_rows: The rows the last layers compute; default: all of them. Needs labels, and gives no cache.
+            world_token_counts: World tokens of each frame, where they differ.
             num_items_in_batch: Divisor of the loss; default: the targets of this batch.
             cache: Cache of the tokens before these.
             past_key_values: The same under its name before transformers 5.24.
@@ -221,7 +219,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
             document_ids = documents(input_ids, document_ids, attention_mask)
             frames = {"world_pixel_values": world_pixel_values, "world_latents": world_latents}
             seen = {"pixel_values": pixel_values, "image_features": image_features} | frames
-            embeds, num_images = fuse(self, input_ids, types, **seen)  # (B, T, D)
+            embeds, num_images = fuse(self, input_ids, types, **seen, counts=world_token_counts)  # (B, T, D)
             mask = masks_of(document_ids, types, num_images=num_images)
             position_ids = restarting_positions(document_ids) if position_ids is None else position_ids
         if self.intervention is not None:

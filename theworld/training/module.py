@@ -31,7 +31,7 @@ from theworld.training.checkpoint_contents import check_checkpoint, trained_weig
 from theworld.training.host_numbers import is_logged, log_numbers
 from theworld.training.optimizer_rules import OptimizerGroup, optimizer_param_groups, set_trainable
 from theworld.training.parallel.clipping import clip
-from theworld.training.placeholders import check_placeholders
+from theworld.training.placeholders import check_placeholders, note_drawn
 from theworld.training.resumption import ProgressUnit, UnitState
 from theworld.training.stages import Schedule, Stage
 from theworld.types import Batch, PromptBatch
@@ -51,6 +51,7 @@ class TheWorldModule(LightningModule):
         num_world_steps: Future latent frames beside the present one.
         max_world_steps: Largest `num_world_steps` the model accepts.
         world_tokens_per_frame: World tokens of a latent frame in spatial mode, a square; by default one a cell.
+        random_world_tokens_per_frame: At most so many, of which a training sample draws one number in every epoch.
         world_latent_shape: Channels and stride in pixels of a world source's latents, if not the VAE's (hidden states
             of Cosmos-Predict2 2B: [2048, 16]).
         bidirectional_world: Let the world tokens of a sample see each other in both directions.
@@ -79,6 +80,7 @@ class TheWorldModule(LightningModule):
         num_world_steps: int = 0,
         max_world_steps: int = 16,
         world_tokens_per_frame: int | None = None,
+        random_world_tokens_per_frame: list[int] | None = None,
         world_latent_shape: tuple[int, int] | None = None,
         bidirectional_world: bool = False,
         attention_backend: AttentionBackend = "sdpa",
@@ -101,6 +103,7 @@ class TheWorldModule(LightningModule):
         self.num_world_steps = num_world_steps
         self.max_world_steps = max_world_steps
         self.world_tokens_per_frame = world_tokens_per_frame
+        self.random_world_tokens_per_frame = random_world_tokens_per_frame
         self.world_latent_shape = world_latent_shape
         self.bidirectional_world = bidirectional_world
         check_backend(attention_backend, bidirectional_world=bidirectional_world)
@@ -167,6 +170,7 @@ class TheWorldModule(LightningModule):
             self.model.attention_backend = self.attention_backend
             check_placeholders(self.world.config, getattr(self.trainer.datamodule, "processor", None))
         if fitting:
+            note_drawn(self.world.config, self.random_world_tokens_per_frame, self.trainer.datamodule)
             set_trainable(self.model, self.schedule.groups)
             optimizers.prepare_weights(self.optimizer_choice, self.world, self.schedule.groups)
 
@@ -185,6 +189,7 @@ class TheWorldModule(LightningModule):
             target_positions=batch.target_positions,
             target_weights=batch.target_weights,
             live_rows=batch.live_rows,
+            world_token_counts=batch.world_token_counts,
         )
 
     def on_before_batch_transfer(self, batch: Batch | PromptBatch, dataloader_idx: int) -> Batch | PromptBatch:

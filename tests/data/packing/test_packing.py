@@ -6,22 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theworld.data.packing import fill as packing
-from theworld.data.packing.fill import pack_rows, split_rows
+from theworld.data.packing.fill import pack_rows, pack_unlike_rows, split_rows
 
 
 def _rows(order, starts):
     return [order[first:last].tolist() for first, last in zip(starts, starts[1:], strict=False)]
 
 
+@pytest.mark.parametrize("pack", [pack_rows, pack_unlike_rows])
 @settings(max_examples=150, deadline=None)
 @given(
     samples=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), min_size=1, max_size=120),
     budget=st.integers(60, 300),
     max_images=st.one_of(st.none(), st.integers(3, 7)),
 )
-def test_every_sample_once_within_both_limits(samples, budget, max_images):
+def test_every_sample_once_within_both_limits(pack, samples, budget, max_images):
     sizes, images = (np.array(column, dtype=np.int64) for column in zip(*samples, strict=True))
-    order, starts = pack_rows(sizes, images, budget=budget, max_images=max_images)
+    order, starts = pack(sizes, images, budget=budget, max_images=max_images)
     assert sorted(order.tolist()) == list(range(len(sizes)))
     assert (starts[0], starts[-1]) == (0, len(sizes))
     for row in _rows(order, starts):
@@ -39,6 +40,41 @@ def test_no_row_is_closed_while_a_waiting_sample_fits():
         room, image_room = 200 - sizes[row].sum(), 5 - images[row].sum()
         later = np.array([sample for other in rows[number + 1 :] for sample in other], dtype=int)
         assert not np.any((sizes[later] <= room) & (images[later] <= image_room))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "budget", "alike"),
+    [
+        ((4096, 1024, 256, 64, 16), 14336, 0.998),
+        ((4096, 256), 14336, 0.86),
+        ((4096, 256), 9728, 0.79),
+        ((4096, 16), 14336, 0.85),
+        ((1024, 16), 9728, 0.999),
+    ],
+)
+def test_lengths_that_are_drawn_fill_99_percent(drawn, budget, alike):
+    """OSD's lengths with other numbers of world tokens; what is for lengths that are alike leaves long ones over."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(4300, 5201, 20_000) - 4096 + np.array(drawn)[rng.permutation(20_000) % len(drawn)]
+    images = np.ones_like(sizes)
+    _, starts = pack_unlike_rows(sizes, images, budget=budget)
+    assert sizes.sum() / (budget * (len(starts) - 1)) >= 0.99
+    _, others = pack_rows(sizes, images, budget=budget)
+    assert sizes.sum() / (budget * (len(others) - 1)) <= alike
+
+
+def test_unlike_rows_by_hand():
+    """9 and 6 fill a row of 15; so do 8, 5 and 2; 4 has the third. Rows and their samples are in the order given."""
+    order, starts = pack_unlike_rows(np.array([4, 9, 6, 5, 2, 8]), np.ones(6, dtype=np.int64), budget=15)
+    assert _rows(order, starts) == [[0], [1, 2], [3, 4, 5]]
+
+
+def test_rows_of_one_sample_have_one_order():
+    """So that arms of an ablation see the same samples in the same steps, whatever they draw."""
+    sizes = np.random.default_rng(0).integers(1, 60, 3000)
+    images = np.ones_like(sizes)
+    found = [pack(sizes, images, budget=60, max_images=1) for pack in (pack_rows, pack_unlike_rows)]
+    assert all(order.tolist() == list(range(3000)) for order, _ in found)
 
 
 def test_one_row_by_hand():

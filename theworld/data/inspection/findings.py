@@ -179,6 +179,7 @@ def _sample_facts(index: Index) -> list[tuple[str, str]]:
 
 
 def _packing_facts(index: Index, budget: int, max_images: int | None, seed: int) -> list[tuple[str, str]]:
+    """With the lengths that the index counted: a run that draws world tokens at random has fewer and fuller rows."""
     if not len(index):
         return []
     lengths = index.lengths[index.eligible]

@@ -22,6 +22,7 @@ def pack(
     step_target_tokens: float,
     loss_weights: Sequence[float] | None = None,
     failed: Sequence[FailedSample] = (),
+    world_token_counts: Sequence[int] = (),
 ) -> Batch:
     """One row of exactly `budget` tokens: samples one after another, padding at the end.
 
@@ -32,6 +33,7 @@ def pack(
         step_target_tokens: Target tokens of the whole optimizer step, from the plan, counted with their weights.
         loss_weights: What a target token of each sample counts; None when all count 1.
         failed: What to note of samples that were replaced.
+        world_token_counts: World placeholders of each sample that has any, if they drew different numbers.
 
     Raises:
         ValueError: The samples exceed the budget, a sample's first token is a target, or some samples hold pixels and
@@ -61,6 +63,7 @@ def pack(
         ids=tuple(sample.id for sample in samples),
         failed=tuple(failed),
         document_lengths=tuple(lengths),
+        world_token_counts=tuple(world_token_counts),
     )
 
 

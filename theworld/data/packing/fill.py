@@ -4,6 +4,9 @@ Rows are filled one at a time from the next `POOL` samples in order. A row begin
 longest, so none waits for long. While there is room for several more, the next in order follows. The last two are
 chosen by size: one so that it leaves as much room as it takes, the other as large as fits. With lengths as alike as
 OSD's (4,300 to 5,200 tokens) this keeps two long samples from meeting where a third would have fitted.
+
+Where samples draw their lengths, few of them are alike (300 beside 5,000), and the short ones must be kept for the gaps
+that the long ones leave: then the longest of every `POOL` goes first, into the fullest row that has room.
 """
 
 from __future__ import annotations
@@ -51,6 +54,43 @@ def pack_rows(
             place = waiting.next_for(room, image_room)
         starts.append(len(order))
     return np.array(order, dtype=np.int64), np.array(starts, dtype=np.int64)
+
+
+def pack_unlike_rows(sizes: _Ints, images: _Ints, *, budget: int, max_images: int | None = None) -> tuple[_Ints, _Ints]:
+    """As `pack_rows`, for lengths of which some are many times as long as others: best fit, the longest first.
+
+    Every `POOL` samples are packed among themselves. Rows come in the order of their earliest samples, and samples of a
+    row in theirs, so that rows of one sample each are in the order that they have in `pack_rows`.
+    """
+    order: list[int] = []
+    starts = [0]
+    for first in range(0, len(sizes), POOL):
+        here = slice(first, first + POOL)
+        for row in sorted(_best_fit(sizes[here], images[here], budget, max_images)):
+            order += [first + place for place in row]
+            starts.append(len(order))
+    return np.array(order, dtype=np.int64), np.array(starts, dtype=np.int64)
+
+
+def _best_fit(sizes: _Ints, images: _Ints, budget: int, max_images: int | None) -> list[list[int]]:
+    """Places in rows, each in ascending order."""
+    rows: list[list[int]] = []
+    image_rooms: list[int] = []
+    rooms: list[tuple[int, int]] = []  # tokens that a row has room for, and its number; ascending
+    for place in np.argsort(-sizes, kind="stable").tolist():
+        size, shown = int(sizes[place]), int(images[place])
+        at = bisect_left(rooms, (size, -1))
+        while max_images is not None and at < len(rooms) and image_rooms[rooms[at][1]] < shown:
+            at += 1
+        if at == len(rooms):
+            rooms.append((budget, len(rows)))  # more than any other has
+            rows.append([])
+            image_rooms.append(max_images or 0)
+        room, number = rooms.pop(at)
+        insort(rows[number], place)
+        image_rooms[number] -= shown
+        insort(rooms, (room - size, number))
+    return rows
 
 
 def split_rows(starts: _Ints, rows: int) -> _Ints:

@@ -5,15 +5,17 @@ None of them is a `DataLoader`, so Lightning leaves their sharding alone: a rank
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from theworld import __version__
 from theworld.data.features.steps import LIVE, CachedSteps
+from theworld.data.packing.drawn_tokens import check_drawn, fewer_world_tokens
 from theworld.data.packing.memory import keep_freed_memory
 from theworld.data.packing.mixture import Mixture, Samples, as_mixture
 from theworld.data.packing.packed_rows import PackedRows
@@ -77,6 +79,8 @@ class PlanLoader:
         window: Shards that are shuffled together; None shuffles everything.
         cached: In which optimizer steps features are read in place of pixels, if the samples have them.
         repeat_steps: Every epoch is the first so many steps of epoch 0, to overfit on them; None for the whole plan.
+        random_num_world_tokens: World placeholders of a sample, of which each draws one number in every epoch; limits
+            still count the processor's. None: all have the processor's.
 
     Attributes:
         epoch: Epoch of the next batch.
@@ -97,6 +101,7 @@ class PlanLoader:
         window: int | None = None,
         cached: CachedSteps = LIVE,
         repeat_steps: int | None = None,
+        random_num_world_tokens: Sequence[int] | None = None,
     ):
         if micro_batches_per_step % world_size:
             raise ValueError(
@@ -113,6 +118,10 @@ class PlanLoader:
         self.window = window
         self.cached = cached
         self.repeat_steps = repeat_steps
+        self.random_num_world_tokens = random_num_world_tokens
+        if random_num_world_tokens is not None:
+            most = self.mixture.processor.num_world_tokens
+            check_drawn(random_num_world_tokens, most=most, images=self.mixture.num_images)
         self.epoch = 0
         self._num_steps: int | None = None
         cycle = [self._plan(epoch) for epoch in range(self.mixture.cycle)]
@@ -145,6 +154,11 @@ class PlanLoader:
             yield batch
             if is_last:
                 return
+
+    def summary(self) -> str:
+        """One line: the epoch's steps, and how full its rows are."""
+        rows = f"{self.plan.num_steps} steps an epoch of {self.micro_batches_per_step} rows of {self.budget} tokens"
+        return f"train: {rows}, {self.plan.fill_ratio:.1%} filled"
 
     def state_dict(self) -> LoaderState:
         """Position and fingerprints; the same on every rank."""
@@ -217,8 +231,17 @@ class PlanLoader:
             window=self.window,
             num_steps=self._num_steps,
             base_epoch=epoch % mixture.cycle,
+            fewer=self._fewer(mixture.num_images[numbers]),
         )
         return made.renumbered(numbers)
+
+    def _fewer(self, images: NDArray[np.int64]) -> Callable[[int], NDArray[np.int64]] | None:
+        """By epoch: world tokens that samples of so many images have less than their lengths say."""
+        choices = self.random_num_world_tokens
+        if choices is None:
+            return None
+        most = self.mixture.processor.num_world_tokens
+        return lambda epoch: fewer_world_tokens(images, choices=choices, most=most, seed=self.seed, epoch=epoch)
 
     def _settings(self) -> dict[str, object]:
         """What a resumed run must find unchanged."""
@@ -230,7 +253,9 @@ class PlanLoader:
             "window": self.window,
             "sources": self.mixture.fingerprint(),
         }
-        return settings | ({"repeat_steps": self.repeat_steps} if self.repeat_steps else {})
+        settings |= {"repeat_steps": self.repeat_steps} if self.repeat_steps else {}
+        drawn = self.random_num_world_tokens
+        return settings | ({} if drawn is None else {"random_num_world_tokens": list(drawn)})
 
 
 def _changes(saved: Mapping[str, object], found: Mapping[str, object], prefix: str = "") -> list[str]:

@@ -16,6 +16,7 @@ from theworld.data.packing.collator import pack
 from theworld.data.packing.mixture import Mixture, Samples, as_mixture
 from theworld.data.packing.plan import Plan, plan
 from theworld.data.packing.zero_loss import zero_loss_sample
+from theworld.data.world_block import without_world_tokens, world_token_counts
 from theworld.types import Batch, FailedSample, Sample
 
 
@@ -72,16 +73,20 @@ class PackedRows(Dataset[Batch]):
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} asked for, there are {len(self)}.")
         step, own = divmod(self.first + number, self._per_step)
-        row = self.plan.row(step * self.plan.micro_batches_per_step + own * self.world_size + self.rank)
+        place = step * self.plan.micro_batches_per_step + own * self.world_size + self.rank
+        row, fewer = self.plan.row(place), self.plan.row_fewer(place)
         failed: list[FailedSample] = []
         cached = self.cached.before(self.first_step + step) & self.mixture.features.keys()
+        samples = [self._read(sample, cached, failed) for sample in row.tolist()]
+        samples = [without_world_tokens(sample, less) for sample, less in zip(samples, fewer.tolist(), strict=True)]
         return pack(
-            [self._read(sample, cached, failed) for sample in row.tolist()],
+            samples,
             budget=self.plan.budget,
             pad_token_id=self.mixture.processor.pad_token_id,
             step_target_tokens=self.step_target_tokens[step].item(),
             loss_weights=None if self.mixture.weights is None else self.mixture.weights[row].tolist(),
             failed=failed,
+            world_token_counts=() if self.plan.fewer is None else world_token_counts(samples),
         )
 
     @property

@@ -9,7 +9,7 @@ S samples · R packed rows · G packed rows of an optimizer step
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -17,12 +17,16 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from theworld.data.packing.fill import pack_rows, split_rows
+from theworld.data.packing.fill import pack_rows, pack_unlike_rows, split_rows
+from theworld.data.packing.refusals import check_images, check_lengths, check_window
 
 _Ints = NDArray[np.int64]
 
 SPARE = 1000
 """One row in so many is planned more than epoch 0 needs, so that later epochs, packed anew, fit as well."""
+
+SPARE_OF_OTHER_LENGTHS = 400
+"""The same, and one row more, where lengths too are others in every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class Plan:
         micro_batches_per_step: Packed rows of one optimizer step, over all ranks and all accumulation.
         budget: Tokens of a packed row.
         fill_ratio: Share of all positions that hold a token.
+        fewer: int64[S], in the order of `samples`: tokens that each has less than its length in this epoch; None: none.
     """
 
     samples: _Ints
@@ -42,6 +47,7 @@ class Plan:
     micro_batches_per_step: int
     budget: int
     fill_ratio: float
+    fewer: _Ints | None = None
 
     @property
     def num_rows(self) -> int:
@@ -62,12 +68,20 @@ class Plan:
         """Sample numbers of one row."""
         return self.samples[self.starts[number] : self.starts[number + 1]]
 
+    def row_fewer(self, number: int) -> _Ints:
+        """For each sample of one row: tokens that it has less than its length."""
+        here = slice(self.starts[number], self.starts[number + 1])
+        return np.zeros_like(self.samples[here]) if self.fewer is None else self.fewer[here]
+
     def step(self, number: int) -> tuple[_Ints, ...]:
         """The rows of one optimizer step."""
-        if not 0 <= number < self.num_steps:
-            raise IndexError(f"step {number} asked for, the plan has {self.num_steps} steps.")
-        first = number * self.micro_batches_per_step
-        return tuple(self.row(row) for row in range(first, first + self.micro_batches_per_step))
+        return tuple(self.row(row) for row in self.rows_of(number))
+
+    def rows_of(self, step: int) -> range:
+        """Numbers of the rows of one optimizer step."""
+        if not 0 <= step < self.num_steps:
+            raise IndexError(f"step {step} asked for, the plan has {self.num_steps} steps.")
+        return range(step * self.micro_batches_per_step, (step + 1) * self.micro_batches_per_step)
 
     def sums(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """Sum of `values[sample]` over the samples of each step: one entry a step."""
@@ -83,6 +97,8 @@ class Plan:
         digest = hashlib.sha256(np.array([self.budget, self.micro_batches_per_step, self.num_rows]).tobytes())
         digest.update(self.starts.tobytes())
         digest.update(self.samples.tobytes())
+        if self.fewer is not None:
+            digest.update(self.fewer.tobytes())
         return digest.hexdigest()
 
 
@@ -100,6 +116,7 @@ def plan(
     shuffle: bool = True,
     num_steps: int | None = None,
     base_epoch: int = 0,
+    fewer: Callable[[int], _Ints] | None = None,
 ) -> Plan:
     """Pack every sample into rows of at most `budget` tokens and `max_images` images.
 
@@ -109,7 +126,8 @@ def plan(
     another.
 
     Lightning asks for the length of an epoch only once, so every epoch has as many rows as epoch 0 needs, rounded up to
-    whole steps; rows are split to make up the number. An epoch that needs more takes epoch 0's rows in its own order.
+    whole steps; rows are split to make up the number. An epoch that needs more takes epoch 0's rows in its own order,
+    with epoch 0's `fewer`: its rows hold its lengths only.
 
     Args:
         lengths: Tokens of each sample.
@@ -124,28 +142,32 @@ def plan(
         shuffle: False packs in the given order and sorts rows by their first sample.
         num_steps: Steps that the epoch must have; None for what `base_epoch` needs.
         base_epoch: An earlier epoch with the same samples, in place of epoch 0.
+        fewer: Number of an epoch → int64[S], tokens that each sample has less in it than `lengths` says.
 
     Raises:
-        ValueError: A sample alone exceeds the budget or the images of a row, or there are too few samples for whole
-            steps.
+        ValueError: A sample alone exceeds the budget, by `lengths`, or the images of a row, or there are too few
+            samples for whole steps.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     counts = np.zeros_like(sizes) if images is None else np.asarray(images, dtype=np.int64)
-    _check(sizes, budget, micro_batches_per_step)
+    check_lengths(sizes, budget, micro_batches_per_step)
     if max_images is not None:
-        _check_images(images, counts, max_images)
+        check_images(images, counts, max_images)
     if window is not None:
-        _check_window(groups, window, len(sizes))
+        check_window(groups, window, len(sizes))
 
     def packed(number: int) -> _Packed:
+        less = None if fewer is None else fewer(number)
+        own = sizes if less is None else sizes - less
         if not shuffle:
-            return _packed(sizes, counts, np.arange(len(sizes)), [0, len(sizes)], budget, max_images)
+            return _packed(own, counts, np.arange(len(sizes)), [0, len(sizes)], budget, max_images, less)
         order, edges = _shuffled(len(sizes), groups, window, np.random.default_rng((seed, number, 0)))
-        return _packed(sizes, counts, order, edges, budget, max_images)
+        return _packed(own, counts, order, edges, budget, max_images, less)
 
     base = packed(base_epoch) if num_steps is None else None
     if base is not None:
-        num_steps = _whole_steps(base.num_rows, len(sizes), micro_batches_per_step, shuffle)
+        spare = base.num_rows // SPARE if fewer is None else 1 + base.num_rows // SPARE_OF_OTHER_LENGTHS
+        num_steps = _whole_steps(base.num_rows, len(sizes), micro_batches_per_step, spare if shuffle else 0)
     assert num_steps is not None
     rows = num_steps * micro_batches_per_step
     made = packed(epoch) if base is None or (shuffle and epoch != base_epoch) else base
@@ -157,7 +179,8 @@ def plan(
         starts=starts,
         micro_batches_per_step=micro_batches_per_step,
         budget=budget,
-        fill_ratio=float(sizes.sum() / (rows * budget)),
+        fill_ratio=float((sizes.sum() - (0 if made.fewer is None else made.fewer.sum())) / (rows * budget)),
+        fewer=None if made.fewer is None else made.fewer[samples],
     )
 
 
@@ -169,11 +192,13 @@ class _Packed:
         samples: int64[S], sample numbers, row after row.
         starts: int64[R + 1], where each row begins in `samples`.
         edges: Where each window begins in `samples`, and S.
+        fewer: int64[S], by number of the sample, or None, as in `Plan`.
     """
 
     samples: _Ints
     starts: _Ints
     edges: Sequence[int]
+    fewer: _Ints | None
 
     @property
     def num_rows(self) -> int:
@@ -200,16 +225,23 @@ class _Packed:
 
 
 def _packed(
-    sizes: _Ints, images: _Ints, order: _Ints, edges: Sequence[int], budget: int, max_images: int | None
+    sizes: _Ints,
+    images: _Ints,
+    order: _Ints,
+    edges: Sequence[int],
+    budget: int,
+    max_images: int | None,
+    fewer: _Ints | None,
 ) -> _Packed:
-    """The samples between any two neighbouring edges of `order`, packed among themselves."""
+    """The samples between any two neighbouring edges of `order`, packed among themselves; `fewer` is passed on."""
+    pack = pack_rows if fewer is None else pack_unlike_rows
     samples, starts = [], [np.zeros(1, dtype=np.int64)]
     for first, last in pairwise(edges):
         members = order[first:last]
-        places, begins = pack_rows(sizes[members], images[members], budget=budget, max_images=max_images)
+        places, begins = pack(sizes[members], images[members], budget=budget, max_images=max_images)
         samples.append(members[places])
         starts.append(first + begins[1:])
-    return _Packed(np.concatenate(samples), np.concatenate(starts), edges)
+    return _Packed(np.concatenate(samples), np.concatenate(starts), edges, fewer)
 
 
 def _shuffled(
@@ -225,9 +257,8 @@ def _shuffled(
     return order, [0, *np.cumsum(np.bincount(of_group[group])).tolist()]
 
 
-def _whole_steps(rows: int, samples: int, micro_batches_per_step: int, shuffle: bool) -> int:
-    """Steps that hold so many packed rows, and a few more for other epochs if the samples suffice."""
-    spare = rows // SPARE if shuffle else 0
+def _whole_steps(rows: int, samples: int, micro_batches_per_step: int, spare: int) -> int:
+    """Steps that hold so many packed rows, and the spare ones for other epochs if the samples suffice."""
     steps = min(-(-(rows + spare) // micro_batches_per_step), samples // micro_batches_per_step)
     if steps * micro_batches_per_step < rows:
         raise ValueError(
@@ -236,40 +267,3 @@ def _whole_steps(rows: int, samples: int, micro_batches_per_step: int, shuffle: 
             "two samples, or choose a micro_batches_per_step that divides the number of samples."
         )
     return steps
-
-
-def _check(sizes: _Ints, budget: int, micro_batches_per_step: int) -> None:
-    if micro_batches_per_step < 1:
-        raise ValueError(f"micro_batches_per_step is {micro_batches_per_step}, expected at least 1.")
-    if len(sizes) < micro_batches_per_step:
-        raise ValueError(
-            f"found {len(sizes)} samples, expected at least micro_batches_per_step={micro_batches_per_step}, one for "
-            "each packed row of a step; add samples or lower micro_batches_per_step."
-        )
-    if sizes.min() < 1:
-        raise ValueError(f"sample {int(sizes.argmin())} has length {int(sizes.min())}, expected at least 1 token.")
-    if sizes.max() > budget:
-        raise ValueError(
-            f"sample {int(sizes.argmax())} has {int(sizes.max())} tokens, expected at most the budget of {budget}; "
-            "raise token_budget or lower max_seq_length."
-        )
-
-
-def _check_images(images: Sequence[int] | _Ints | None, counts: _Ints, max_images: int) -> None:
-    if images is None or len(counts) == 0 or counts.min() < 0:
-        raise ValueError("max_images needs the number of images of each sample, 0 or more; pass images.")
-    if counts.max() > max_images:
-        raise ValueError(
-            f"sample {int(counts.argmax())} has {int(counts.max())} images, expected at most max_images={max_images} "
-            "of a packed row; raise max_images."
-        )
-
-
-def _check_window(groups: Sequence[int] | _Ints | None, window: int, samples: int) -> None:
-    if window < 1:
-        raise ValueError(f"window is {window}, expected at least 1 group (shard).")
-    if groups is None or len(groups) != samples:
-        raise ValueError(
-            f"found window={window} and the groups of {0 if groups is None else len(groups)} samples, expected the "
-            f"group (shard) of each of the {samples} samples; a window needs shards, leave it out for a folder."
-        )

@@ -75,11 +75,11 @@ def layer_masks(
 def most_documents(shape: torch.Size, config: TheWorldConfig) -> int:
     """How many documents a batch of `shape` (B, T) can hold, the padding of each row counted as one.
 
-    Every sample has an image, and its world tokens; one shorter than that a row is allowed for. A bound that is close
-    matters, because a kernel looks at all of them. `flash_layout` asserts it.
+    Every sample has an image, and its world tokens, or the fewest that training draws; one shorter than that a row is
+    allowed for. A bound that is close matters, because a kernel looks at all of them. `flash_layout` asserts it.
     """
     batch, length = shape
-    shortest = config.gemma_config.mm_tokens_per_image + (config.num_world_tokens if config.enable_world else 0)
+    shortest = config.gemma_config.mm_tokens_per_image + (config.fewest_world_tokens if config.enable_world else 0)
     return 2 * batch + batch * length // shortest
 
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from theworld.data.packing.collator import pack
 from theworld.data.packing.loader import PlanLoader
+from theworld.data.world_block import without_world_tokens, world_token_counts
 from theworld.training.checkpoint_contents import trained_weights
 from theworld.training.module import TheWorldModule
 from theworld.training.nonfinite.dump import StepDump, read_dump, read_generators, read_weights, set_generators
@@ -110,16 +111,18 @@ class Replay(Callback):
         self.findings.gradients = _not_finite(pl_module.world)
         loader = _loader(trainer)
         epoch, step = divmod(self.step, loader.plan.num_steps)
-        for row in loader.plan_of(epoch).step(step):
-            for number in row.tolist():
-                self._alone(number, loader, trainer, pl_module)
+        plan = loader.plan_of(epoch)
+        for row in plan.rows_of(step):
+            for number, fewer in zip(plan.row(row).tolist(), plan.row_fewer(row).tolist(), strict=True):
+                self._alone(number, fewer, loader, trainer, pl_module)
 
-    def _alone(self, number: int, loader: PlanLoader, trainer: Trainer, pl_module: TheWorldModule) -> None:
+    def _alone(self, number: int, fewer: int, loader: PlanLoader, trainer: Trainer, pl_module: TheWorldModule) -> None:
         mixture = loader.mixture
         cached = loader.cached.before(self.step) & mixture.features.keys()
-        sample = mixture.read(number, cached=cached)
+        sample = without_world_tokens(mixture.read(number, cached=cached), fewer)
         length, padding = len(sample.input_ids), mixture.processor.pad_token_id
-        batch = pack([sample], budget=length, pad_token_id=padding, step_target_tokens=1.0)
+        counts = () if loader.random_num_world_tokens is None else world_token_counts([sample])
+        batch = pack([sample], budget=length, pad_token_id=padding, step_target_tokens=1.0, world_token_counts=counts)
         pl_module.zero_grad()
         moved = trainer.strategy.batch_to_device(pl_module.on_before_batch_transfer(batch, 0))
         with _watched(pl_module.world) as first, trainer.precision_plugin.train_step_context():

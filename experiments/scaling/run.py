@@ -188,6 +188,7 @@ def fit(
         gradient_clip_val=1.0,
         accumulate_grad_batches=len(batches),
         max_epochs=-1,
+        default_root_dir=arguments.folder,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

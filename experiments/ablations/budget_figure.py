@@ -51,7 +51,7 @@ def draw(points: Sequence[Asked], *, best_constant: float) -> bytes:
     left.set_xlabel("world tokens a frame")
     left.set_ylabel("right answers, % (line: mean of the seeds)")
     right.set_xlabel("10⁹ operations to read a prompt, both towers included")
-    right.legend(fontsize=9, frameon=False)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -81,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="of the runs; default: the grid's")
     options = parser.parse_args(words)
     grid, output = Grid.read(options.grid), Path(options.output)
-    points, first, of_seeds, pictures = [], None, {}, {}
+    points, first, of_seeds, pictures, best = [], None, {}, {}, []
     for seed in options.seeds or grid.seeds:
         outcomes: dict[str, Outcomes] = {}
         for arm in options.asked:
@@ -89,6 +89,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 outcomes[f"{arm}@{tokens}"] = asked(output, arm, seed, tokens)
         lines = csv.DictReader((Path(options.answers or output) / f"answers_seed{seed}.csv").open(encoding="utf-8"))
         table = {line["id"]: line for line in lines}
+        best += [int(line["best_constant"]) for line in table.values()]
         for arm in options.fixed:
             outcomes[f"{arm}@{arm.removeprefix('tokens_')}"] = {name: int(row[arm]) for name, row in table.items()}
         first = first or costs(output / "runs" / f"{options.asked[0]}-seed{seed}")
@@ -97,8 +98,7 @@ def main(words: Sequence[str] | None = None) -> None:
         write(output / f"budget_answers_seed{seed}.csv", answers(outcomes))
     write(output / "budgets.csv", text_of(points))
     write(output / "budgets.md", comparisons(of_seeds, pictures, trained=options.asked[-1]))
-    best = {line["id"]: int(line["best_constant"]) for line in table.values()}
-    (output / "budgets.png").write_bytes(draw(points, best_constant=sum(best.values()) / len(best)))
+    (output / "budgets.png").write_bytes(draw(points, best_constant=sum(best) / len(best)))
     print(f"Wrote budgets.csv, budgets.md, budgets.png and budget_answers_seed*.csv to {output}")
 
 

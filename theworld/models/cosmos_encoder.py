@@ -76,7 +76,7 @@ class CosmosEncoder(nn.Module):
                 f"{self.vae.latents_mean.shape[1]} of the present frame only; attach a source (attach_source), or give "
                 "world_latents from `theworld data cache`"
             )
-        return self.projector(self.vae(pixels), self._per_frame(counts, images=len(pixels)))  # (W, N, D)
+        return self._projected(self.vae(pixels), counts)  # (W, N, D)
 
     def project(self, latents: Tensor, counts: Sequence[int] | None = None) -> Tensor:
         """Latents `float[W, C, F, h/8, w/8]` → world tokens `float[W, F·N, D]`.
@@ -96,20 +96,20 @@ class CosmosEncoder(nn.Module):
                 f"found world latents of {found} channels, frames and cells, expected {expected}; give latents that "
                 "were made with the model's num_world_steps and world_image_size"
             )
-        return self.projector(latents, self._per_frame(counts, images=len(latents)))
+        return self._projected(latents, counts)
 
-    def _per_frame(self, counts: Sequence[int] | None, *, images: int) -> list[int] | None:
-        """Tokens of a latent frame of each image."""
+    def _projected(self, latents: Tensor, counts: Sequence[int] | None) -> Tensor:
+        """As `project`, of latents that are known to fit."""
         if counts is None:
-            return None
+            return self.projector(latents)
         frames, side = 1 + self.num_world_steps, math.isqrt(self.projector.latent_cells)
         allowed = [budget * frames for budget in budgets(side)] if self.projector.mode == "spatial" else []
-        if len(counts) != images or not set(counts) <= set(allowed):
+        if len(counts) != len(latents) or not set(counts) <= set(allowed):
             raise ValueError(
-                f"found world_token_counts {tuple(counts)} for {images} images, expected as many, each of {allowed}; "
-                "draw them from the model's random_world_tokens_per_frame"
+                f"found world_token_counts {tuple(counts)} for {len(latents)} images, expected as many, each of "
+                f"{allowed}; draw them from the model's random_world_tokens_per_frame"
             )
-        return [count // frames for count in counts]
+        return self.projector(latents, [count // frames for count in counts])
 
     def _of_source(self, source: WorldSource, pixels: Tensor) -> Tensor:
         """float32[W, C, F, h/8, w/8]; a rollout takes long, so what is wrong is said before it."""

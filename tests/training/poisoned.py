@@ -24,14 +24,15 @@ SAMPLE = "train-5"
 
 
 class Poisoned(TheWorldModule):
-    """`poison` says what becomes of `SAMPLE`; `fused` takes the optimizer that a GPU has."""
+    """`poison` says what becomes of `sample`; `fused` takes the optimizer that a GPU has."""
 
     poison: Literal["loss", "gradient", "constant", "none"] = "loss"
     fused = False
+    sample = SAMPLE
 
     def forward(self, batch: Batch) -> TheWorldOutput:
         output = super().forward(batch)
-        if SAMPLE not in batch.ids or self.poison == "none":
+        if self.sample not in batch.ids or self.poison == "none":
             return output
         if self.poison == "constant":
             return replace(output, loss_sum=output.loss_sum + float("inf"))  # whose gradient is none

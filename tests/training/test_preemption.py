@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def whole(arguments, tmp_path_factory) -> Path:
     Ranks(train, world_size=1, folder=folder, **arguments).wait()
     assert len(losses(folder)) == STEPS
     return folder
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """A run that was preempted leaves the signals ignored; pytest's process goes on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _start(folder: Path, arguments: dict[str, object], world_size: int = 1) -> Ranks:
@@ -103,6 +113,20 @@ def test_two_interruptions_change_nothing(arguments, whole, tmp_path):
         assert _interrupt(tmp_path, arguments, number, rng.uniform(0, 0.3))
     Ranks(train, world_size=1, folder=tmp_path, **arguments).wait()
     _assert_as_whole(tmp_path, whole)
+
+
+def test_signals_that_do_not_stop_coming_change_nothing(arguments, tmp_path):
+    """Schedulers and launchers send several, also when the run is saved and the process is on its way out."""
+    ranks = _start(tmp_path, arguments)
+    (process,) = ranks.processes
+    sent = 0
+    while process.is_alive() and sent < 10_000:
+        os.kill(process.pid, signal.SIGTERM)
+        sent += 1
+        time.sleep(0.002)
+    assert _exit_codes(ranks) == [85]
+    assert sent > 10
+    assert [event["event"] for event in read_events(tmp_path)] == ["preempted"]
 
 
 def test_the_step_it_leaves_after_is_logged(make_trainer, make_module, make_data, tmp_path):
@@ -231,8 +255,21 @@ class Signal(Callback):
                 os.kill(os.getpid(), number)
 
 
-def test_handlers_are_given_back_and_a_second_signal_changes_nothing(make_module, make_data, make_trainer, tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+def test_handlers_are_given_back_after_any_other_end(make_module, make_data, make_trainer, handlers):
+    class Fails(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            assert signal.getsignal(signal.SIGTERM) != handlers[signal.SIGTERM]
+            if trainer.global_step == 1:
+                raise KeyError("an error of the run's own")
+
+    for steps in (1, 2):
+        trainer, module = make_trainer(Fails(), Preemption()), make_module(stages=one_stage(steps, world_projector=0.1))
+        with nullcontext() if steps == 1 else pytest.raises(KeyError):
+            trainer.fit(module, datamodule=make_data())
+        assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def test_a_second_signal_changes_nothing(make_module, make_data, make_trainer, tmp_path):
     saver = CrashSafeCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=1000)
     callbacks = (Signal(signal.SIGUSR1, signal.SIGTERM), Preemption(exit_code=99), saver)
     trainer = make_trainer(*callbacks, enable_checkpointing=True, plugins=[CheckpointDirectories()])
@@ -241,7 +278,7 @@ def test_handlers_are_given_back_and_a_second_signal_changes_nothing(make_module
     assert stop.value.code == 99
     assert newest_checkpoint(tmp_path / "saved")[0] == tmp_path / "saved" / "step=2.ckpt"
     assert [event["signal"] for event in read_events(tmp_path)] == ["SIGUSR1"]
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+    os.kill(os.getpid(), signal.SIGTERM)  # nor does one that comes behind all callbacks
 
 
 def test_without_a_checkpoint_callback_the_code_says_that_nothing_was_saved(make_module, make_data, make_trainer):

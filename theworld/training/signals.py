@@ -7,6 +7,7 @@ waits for. None of this happens after `take_over`.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -97,6 +98,14 @@ class NotedSignals:
         os.close(self._pipe[1])  # the thread reads the end of the pipe
         self._pipe = None
 
+    def ignore(self) -> None:
+        """Instead of giving them back: the process ends, and none of these signals changes its exit code any more."""
+        if self._pipe is None:
+            return
+        self._before = dict.fromkeys(self.signals, _heard)
+        self.remove()
+        atexit.register(_ignore, self.signals)
+
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = self.received or number
 
@@ -105,3 +114,14 @@ class NotedSignals:
             while byte := pipe.read(1):
                 if byte[0] in self.signals and not self._removed.wait(self.grace_seconds):
                     self.overdue(signal.Signals(byte[0]).name)
+
+
+def _heard(number: int, _: FrameType | None) -> None:
+    """A handler that does nothing; unlike SIG_IGN it is not handed on to the programs that a process starts."""
+
+
+def _ignore(signals: Sequence[signal.Signals]) -> None:
+    """For the very end of the process, when Python takes its handlers away."""
+    for number in signals:
+        if signal.getsignal(number) is _heard:
+            signal.signal(number, signal.SIG_IGN)

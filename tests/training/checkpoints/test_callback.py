@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from functools import partial
 
 import pytest
 import torch
@@ -115,3 +117,38 @@ def test_at_least_one_must_stay(tmp_path):
 def test_weights_alone_are_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="found save_weights_only=True, expected False: no run could go on"):
         CrashSafeCheckpoint(tmp_path, save_weights_only=True)
+
+
+def test_an_error_in_the_middle_of_a_step_is_not_saved(tmp_path):
+    """The loader has handed out the step's rows by then: a run that went on from there would leave them out."""
+    with pytest.raises(ValueError, match="found save_on_exception=True, expected False"):
+        CrashSafeCheckpoint(tmp_path, save_on_exception=True)
+
+
+def test_a_name_with_folders_is_refused(fit, names, tmp_path):
+    """`last` would find none there, and a job that is requeued would begin anew, in silence."""
+    for filename in ("{step}-{train/loss:.2f}", "{epoch}/{step}", "../{step}"):
+        with pytest.raises(ValueError, match="which makes folders"):
+            CrashSafeCheckpoint(tmp_path, filename=filename)
+    fit(1, filename="step={step}-{train/loss:.2f}", auto_insert_metric_name=False, save_last=False)
+    (name,) = (name for name in names() if name != "LATEST")
+    assert re.fullmatch(r"step=1-\d\.\d\d\.ckpt", name)
+
+
+@pytest.mark.parametrize("rules", [{"every_n_train_steps": None}, {"every_n_train_steps": 1}])
+def test_a_validation_in_the_middle_of_a_step_is_not_saved_after(make_trainer, make_module, make_data, tmp_path, rules):
+    for interval, expected in ((3, "found validations every 3 micro-batches"), (2, None)):
+        saver = CrashSafeCheckpoint(tmp_path / str(interval), monitor="val/loss", save_top_k=-1, **rules)
+        validation = {"limit_val_batches": 1, "val_check_interval": interval, "check_val_every_n_epoch": None}
+        settings = {"accumulate_grad_batches": 2, "max_steps": 3, "enable_checkpointing": True} | validation
+        trainer = make_trainer(saver, plugins=[CheckpointDirectories()], **settings)
+        run = partial(trainer.fit, make_module(stages=one_stage(3, world_projector=1e-2)))
+        if expected is not None:
+            with pytest.raises(ValueError, match=expected):
+                run(datamodule=make_data(micro_batches_per_step=2))
+            continue
+        run(datamodule=make_data(micro_batches_per_step=2))
+        saved = [CheckpointDirectories().load_checkpoint(path) for path in (tmp_path / "2").glob("*.ckpt")]
+        loaders = [content["loops"]["fit_loop"]["state_dict"]["combined_loader"][0] for content in saved]
+        assert saved
+        assert not any(loader["unfinished_micro_batches"] for loader in loaders)

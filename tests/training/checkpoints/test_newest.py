@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -50,6 +51,36 @@ def damage(path):
 def test_the_one_written_last_is_the_newest(three, tmp_path):
     assert newest_checkpoint(tmp_path) == (three[2], [])
     assert (tmp_path / LATEST).read_text() == "step=2.ckpt\n"
+
+
+def test_a_clock_that_was_set_back_makes_nothing_older(three, tmp_path, monkeypatch):
+    """Or the clock of another machine, on which the job goes on: else it would begin from the same one every time."""
+    hour = 3600 * 10**9
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now - hour)
+    for step in (4, 3):  # one of them in place of an older one
+        path = tmp_path / f"step={step}.ckpt"
+        IO.save_checkpoint({"global_step": step}, path)
+        assert newest_checkpoint(tmp_path) == (path, [])
+
+
+@pytest.mark.parametrize("sealed", ["1e999", "-1e999", "NaN", '"x"', "[]", "9" * 5000])
+def test_a_time_that_is_none_keeps_nothing_else_from_being_found(three, tmp_path, sealed):
+    manifest = three[1] / MANIFEST
+    manifest.write_text(re.sub(r'"sealed_ns": \d+', f'"sealed_ns": {sealed}', manifest.read_text()))
+    os.utime(three[1], ns=(0, 0))
+    assert newest_checkpoint(tmp_path)[0] == three[2]
+    IO.save_checkpoint({"global_step": 5}, tmp_path / "step=5.ckpt")
+    assert newest_checkpoint(tmp_path)[0] == tmp_path / "step=5.ckpt"
+
+
+def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(three, tmp_path):
+    (three[2] / MANIFEST).unlink()
+    os.mkfifo(three[2] / MANIFEST)
+    search = "import sys, pathlib; from theworld.training.checkpoints.newest import newest_checkpoint as newest; "
+    search += "print(newest(pathlib.Path(sys.argv[1]))[0])"
+    found = subprocess.run([sys.executable, "-c", search, tmp_path], capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip() == str(three[3])
 
 
 def test_without_a_time_in_the_manifest_the_folder_has_one(three, tmp_path):

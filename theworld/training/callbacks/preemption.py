@@ -94,8 +94,11 @@ class Preemption(Callback):
         self._signals.remove()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lightning calls no teardown then."""
-        self._signals.remove()
+        """Lightning calls no teardown then. The signals are given back unless the process leaves because of one."""
+        if isinstance(exception, Preempted):
+            self._signals.ignore()
+        else:
+            self._signals.remove()
 
     def _of_any_rank(self, trainer: Trainer) -> int:
         """Number of the signal, the same on all ranks; 0 for none."""

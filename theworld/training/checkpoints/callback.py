@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torch import Tensor
+from torch import Tensor, distributed
 
 from theworld.training.checkpoints.background import BackgroundSaves
 from theworld.training.checkpoints.directory import sweep, verify_checkpoint
@@ -47,6 +47,17 @@ class CrashSafeCheckpoint(ModelCheckpoint):
                 "found save_weights_only=True, expected False: no run could go on from such a checkpoint; the weights "
                 "alone are in the exports (stage_export)"
             )
+        if self.save_on_exception:
+            raise ValueError(
+                "found save_on_exception=True, expected False: an error comes in the middle of a step, whose samples a "
+                "run that goes on from there would leave out; save more often (every_n_train_steps)"
+            )
+        if (example := Path(self.format_checkpoint_name({}))).parent != self._folder:
+            raise ValueError(
+                f"found filename={self.filename!r}, which makes folders ({example.relative_to(self._folder)}), "
+                "expected none, ckpt_path=last looks for none there; with metrics whose name has a '/' set "
+                "auto_insert_metric_name=false"
+            )
         self.keep_newest = keep_newest
         self.async_save = async_save
         self._written: list[str] = []  # names of this run's checkpoints, oldest first
@@ -77,6 +88,22 @@ class CrashSafeCheckpoint(ModelCheckpoint):
             )
         if self.async_save and self._background(trainer) is None:
             trainer.strategy.checkpoint_io = BackgroundSaves(trainer.strategy.checkpoint_io)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse ranks that begin from different checkpoints."""
+        _check_same_start(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to save after validations that come in the middle of a step; no run could go on from there."""
+        interval, per_step = trainer.val_check_batch, trainer.accumulate_grad_batches
+        saves = self.monitor is not None or self._every_n_epochs >= 1
+        if not saves or self._should_save_on_train_epoch_end(trainer) or not trainer.enable_validation:
+            return
+        if isinstance(interval, int) and interval % per_step:
+            raise ValueError(
+                f"found validations every {interval} micro-batches, after which checkpoints are to be saved, expected "
+                f"a multiple of accumulate_grad_batches={per_step}; set trainer.val_check_interval"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
@@ -215,11 +242,16 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         return set() if path is None else {str(path)}
 
     def _reserve(self, trainer: Trainer) -> None:
-        """Memory for a copy in the background, as soon as the optimizer has moments that it had not before."""
+        """Memory for a copy in the background, as soon as the optimizer has moments that it had not before.
+
+        All ranks ask what a checkpoint would hold, as they do for a save: callbacks may exchange something then.
+        """
         background, moments = self._background(trainer), sum(len(optimizer.state) for optimizer in trainer.optimizers)
-        if background is not None and trainer.is_global_zero and moments != self._reserved_moments:
+        if background is not None and moments != self._reserved_moments:
             self._reserved_moments = moments
-            background.reserve(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            if trainer.is_global_zero:
+                background.reserve(checkpoint)
 
     @staticmethod
     def _background(trainer: Trainer) -> BackgroundSaves | None:
@@ -237,3 +269,21 @@ class CrashSafeCheckpoint(ModelCheckpoint):
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _check_same_start(trainer: Trainer) -> None:
+    """Each rank looks for `last` by itself, before it knows the others. They would train on, each at its own step.
+
+    Raises:
+        ValueError: On all ranks.
+    """
+    if trainer.world_size == 1:
+        return
+    starts: list[str | None] = [None] * trainer.world_size
+    distributed.all_gather_object(starts, None if trainer.ckpt_path is None else str(trainer.ckpt_path))
+    different = {rank: start for rank, start in enumerate(starts) if start != starts[0]}
+    if different:
+        raise ValueError(
+            f"found {starts[0]} as the checkpoint that rank 0 begins from and {different} for others, expected one; a "
+            "rank could not read a file, or does not see it yet. Start again, or name one with --ckpt_path"
+        )

@@ -94,7 +94,7 @@ class Draft:
 
     def seal(self) -> None:
         """Write the manifest of all files, and when that was; then the whole draft is on disk."""
-        manifest = {"format": FORMAT, "sealed_ns": time.time_ns(), "files": self.files}
+        manifest = {"format": FORMAT, "sealed_ns": _after_all_in(self.path.parent), "files": self.files}
         write_durably(self.path / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -196,11 +196,19 @@ def draft_of(path: Path) -> Path:
 
 def sealed_at(path: Path) -> int:
     """When a checkpoint was written, in nanoseconds: by its manifest, which a copy keeps, else by its folder's time."""
+    file = path / MANIFEST
     try:
-        with (path / MANIFEST).open("rb") as opened:
-            return int(json.loads(opened.read(_MANIFEST_BYTES))["sealed_ns"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # an older one, or one that will not verify
-        return path.stat().st_mtime_ns
+        if file.is_file():  # to open a pipe would be to wait for ever
+            with file.open("rb") as opened:
+                return int(json.loads(opened.read(_MANIFEST_BYTES))["sealed_ns"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        pass  # an older one, or one that will not verify
+    return path.stat().st_mtime_ns
+
+
+def _after_all_in(folder: Path) -> int:
+    """Now, in nanoseconds, and later than all checkpoints in `folder`: clocks are set back, and machines' differ."""
+    return max(time.time_ns(), *(sealed_at(manifest.parent) + 1 for manifest in folder.glob(f"*/{MANIFEST}")), 0)
 
 
 def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:

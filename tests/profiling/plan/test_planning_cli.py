@@ -63,7 +63,7 @@ def test_a_plan_without_weights_data_or_gpu(config, tmp_path, capsys) -> None:
 def test_what_does_not_fit_ends_with_status_1_and_the_fix(config, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         plan("--config", config, "--memory_gb=0.5")
-    assert "stage 'projection' as configured needs 0.7 GB on the card" in stop.value.code
+    assert "stage 'projection' as configured needs 0.9 GB on the card" in stop.value.code
     assert "expected at most 0.5 GB; no way to run it that is known here fits" in stop.value.code
     assert "nothing that is known here" in capsys.readouterr().out
 

@@ -9,6 +9,7 @@ import pytest
 from tests.profiling.plan.steps import module_of
 from tests.tiny import tiny_config
 from theworld.profiling.plan import calibration
+from theworld.profiling.plan.calibration import CONTEXT_BYTES
 from theworld.profiling.plan.choices import Choices, possible_choices
 from theworld.profiling.plan.live_memory import Peak
 from theworld.profiling.plan.named_cards import find_card
@@ -139,7 +140,7 @@ def test_breakdown_sums_to_what_is_allocated_and_need_is_more() -> None:
     )
     assert sum(memory.breakdown.values()) == allocated
     assert {BLOCKS, CUBLAS} < set(memory.breakdown)
-    assert needed == allocated + round(0.04 * allocated) + 600 * 2**20
+    assert needed == allocated + round(0.04 * allocated) + CONTEXT_BYTES
     assert calibration.needed_bytes(allocated, gpus=2) == needed + calibration.NCCL_BYTES
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from tests.training.conftest import one_stage
 from theworld.data.processor import TheWorldProcessor
 from theworld.models.theworld import TheWorld
 from theworld.training.callbacks.answer_file import AnswerFile
@@ -120,6 +122,24 @@ def test_without_validation_rows_nothing_is_measured(make_module, make_data, mak
     data = make_data(val_path=None, val_images=None)
     make_trainer(measured, limit_val_batches=1.0, max_steps=2).fit(make_module(), datamodule=data)
     assert measured.losses == {}
+
+
+def test_an_export_is_on_disk_before_it_has_its_name(make_module, make_data, make_trainer, tmp_path, monkeypatch):
+    """The checkpoint of the boundary is, and a run that goes on from it makes the export no more: a power cut shows."""
+    calls, rename, sync = [], Path.rename, os.fsync
+
+    def synced(descriptor):
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", lambda self, target: calls.append(("named", target)) or rename(self, target))
+    make_trainer(StageExport()).fit(make_module(stages=one_stage(1, world_projector=1e-2)), datamodule=make_data())
+    target = tmp_path / "export" / "only"
+    named = calls.index(("named", target))
+    unfinished = f"{target}.unfinished"
+    assert {*calls[:named]} >= {f"{unfinished}/{file.name}" for file in target.iterdir()} | {unfinished}
+    assert str(target.parent) in calls[named:]
 
 
 def test_an_export_is_the_trained_model_and_replaces_an_older_one(

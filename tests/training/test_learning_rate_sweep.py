@@ -93,6 +93,11 @@ def test_what_would_be_kept_or_cut_short_is_refused(make_module, make_data, make
     saving = make_trainer(sweep, ModelCheckpoint(tmp_path), enable_checkpointing=True)
     with pytest.raises(ValueError, match="found checkpoints in a learning rate sweep"):
         saving.fit(make_module(stages=STAGES), datamodule=make_data())
+    training = make_trainer(max_steps=2)
+    training.fit(make_module(stages=STAGES), datamodule=make_data())
+    training.save_checkpoint(path := tmp_path / "step=2.ckpt")
+    with pytest.raises(ValueError, match=f"found a learning rate sweep that begins from {path}, expected none"):
+        make_trainer(sweep).fit(make_module(stages=STAGES), datamodule=make_data(), ckpt_path=path)
     with pytest.raises(ValueError, match="found a first stage of 10 steps, expected more than the 10 of the sweep"):
         make_trainer(sweep).fit(make_module(stages=one_stage(10, language=1e-3)), datamodule=make_data())
 

@@ -55,10 +55,10 @@ class LearningRateSweep(Callback):
         """End the run with the sweep, and refuse to save what it trains."""
         if not self.enabled or stage != "fit":
             return
-        if trainer.checkpoint_callbacks or trainer.ckpt_path is not None:
+        if trainer.checkpoint_callbacks:
             raise ValueError(
                 "found checkpoints in a learning rate sweep, expected none: what it trains is of no use; set "
-                "trainer.enable_checkpointing=false and leave --ckpt_path out"
+                "trainer.enable_checkpointing=false"
             )
         length = pl_module.schedule.stages[0].max_steps
         if length <= len(self.factors):
@@ -68,6 +68,14 @@ class LearningRateSweep(Callback):
             )
         self.losses = []
         trainer.fit_loop.epoch_loop.max_steps = len(self.factors)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
+        """Refuse to begin anywhere but at the first step; Lightning says only now from where the run begins."""
+        if self.enabled and trainer.ckpt_path is not None:
+            raise ValueError(
+                f"found a learning rate sweep that begins from {trainer.ckpt_path}, expected none: its factors are of "
+                "the steps from the first one on; leave --ckpt_path out, or set model.base to an export"
+            )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: TheWorldModule, optimizer: Optimizer) -> None:
         """Replace the schedule's rates, which were set when the step began."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from theworld.data.indexing.table import sync_folder
 from theworld.models.low_bit import state_on_true_base
 from theworld.models.theworld import TheWorld
 from theworld.training.events import record
@@ -60,9 +62,16 @@ class StageExport(Callback):
         unfinished.mkdir(parents=True)
         pl_module.world.save_pretrained(unfinished, state_dict=weights)
         trainer.datamodule.processor.save_pretrained(unfinished)
+        for file in filter(
+            Path.is_file, unfinished.rglob("*")
+        ):  # who goes on from the next checkpoint writes none again
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        sync_folder(unfinished)
         if target.exists():
             target.rename(replaced)
         unfinished.rename(target)
+        sync_folder(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -62,9 +62,8 @@ class StageExport(Callback):
         unfinished.mkdir(parents=True)
         pl_module.world.save_pretrained(unfinished, state_dict=weights)
         trainer.datamodule.processor.save_pretrained(unfinished)
-        for file in filter(
-            Path.is_file, unfinished.rglob("*")
-        ):  # who goes on from the next checkpoint writes none again
+        # On the disk before it has its name: who goes on from the next checkpoint does not write it again.
+        for file in filter(Path.is_file, unfinished.rglob("*")):
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
         sync_folder(unfinished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,3 +125,12 @@ def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
         return Trainer(**(settings | changes))
 
     return make
+
+
+@pytest.fixture
+def handlers():
+    """A run that was preempted leaves the signals ignored; pytest's process goes on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -64,7 +64,7 @@ def test_separate_runs_are_one_run(fit, tmp_path, second):
     base = {"base": str(tmp_path / "first" / "export" / "projection")}
     rows = tmp_path / "whole" / "saved" / "step=2.ckpt"
     then, separate, after = fit("second", {"language": stage}, rows_from=rows, **base)
-    # Weights and training are the same bit for bit; whether the projector is frozen decides the last bit of a validation.
+    # Weights and training are the same bit for bit; whether the projector is frozen decides a validation's last bit.
     expected = pytest.approx(measured["projection"]["after"], rel=1e-6)
     assert after["language"]["before"] == expected
     assert alone["projection"]["after"] == expected

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.scaling.exposed import communication, length
+from experiments.scaling.tables import agreement, efficiency, resumed, write_table
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "experiments" / "scaling"))
-
-from exposed import communication, length  # noqa: E402
-
-from experiments.scaling.tables import agreement, efficiency, resumed, write_table  # noqa: E402
 
 
 def test_the_length_of_a_union_counts_nothing_twice():

@@ -29,14 +29,8 @@ LIBRARIES = ("torch", "transformers", "lightning", "diffusers", "numpy", "Pillow
 _MODEL = (
     *("base", "cosmos_model", "enable_world", "world_projection_mode", "projection_architecture", "world_image_size"),
     *("num_world_steps", "world_tokens_per_frame", "bidirectional_world", "attention_backend", "load_dtype"),
-    *(
-        "random_world_tokens_per_frame",
-        "world_latent_shape",
-        "optimizer_choice",
-        "low_bit_base",
-        "weight_decay",
-        "betas",
-    ),
+    *("random_world_tokens_per_frame", "world_latent_shape"),
+    *("optimizer_choice", "low_bit_base", "weight_decay", "betas"),
 )
 _DATA = (
     *("max_seq_length", "region_style", "num_world_tokens", "enable_world", "world_image_size", "blank_image"),

@@ -1,8 +1,9 @@
-"""torchao's AdamW with stochastic rounding, stepped a layer at a time. Needs torchao (extra `memory`).
+"""torchao's AdamW with stochastic rounding, stepped many parameters at a time. Needs torchao (extra `memory`).
 
 torchao calls its compiled update once a parameter: Gemma's 880 take the host 0.4 s a step, twice what the GPU needs for
 all of it when rows are short. Here one call updates all parameters of a layer, and layers of the same shapes share its
-code. The formula and the state are torchao's own.
+code; on CUDA one kernel of ours (`stochastic_kernel`) updates all bfloat16 parameters that are whole. The formula and
+the state are torchao's own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from torchao.optim.subclass_8bit import OptimState8bit
 _VERSIONS = 256
 """How many shapes of layers may be compiled."""
 
+_ALL = "all"
+"""Stands for a layer's name where parameters of all layers are one call."""
+
 
 class _Layerwise(torch.optim.Optimizer):
     """`step` for torchao's optimizers, whose parameters were given with their names."""
@@ -36,9 +40,13 @@ class _Layerwise(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch._dynamo.config.patch(recompile_limit=_VERSIONS):
-            for (_, _, lr, *settings), parameters in self._layers().items():
-                # A rate that is a number would be compiled into the code, and each other one again.
-                self._update(parameters, torch.tensor(lr), *settings)
+            for (layer, step, lr, *settings), parameters in self._layers().items():
+                torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1)
+                if layer == _ALL:
+                    self._update_all(parameters, step + 1, lr, *settings)
+                else:
+                    # A rate that is a number would be compiled into the code, and each other one again.
+                    self._update(parameters, torch.tensor(lr), *settings)
         return loss
 
     def _layers(self) -> dict[tuple[Any, ...], list[Tensor]]:
@@ -57,15 +65,48 @@ class _Layerwise(torch.optim.Optimizer):
                     state["step"] = torch.tensor(0.0)
                     state["exp_avg"] = self._new_buffer(parameter, True)
                     state["exp_avg_sq"] = self._new_buffer(parameter, False)
-                layer = re.match(r".*?\.layers\.\d+\.", name)
-                key = "" if layer is None else layer.group(), state["step"].item(), *settings
-                layers[key].append(parameter)
+                layer = _ALL if self._is_plain(parameter, parameter.grad) else _layer_of(name)
+                layers[layer, state["step"].item(), *settings].append(parameter)
         return layers
+
+    def _is_plain(self, parameter: Tensor, gradient: Tensor) -> bool:
+        """Whether the kernel takes it: bfloat16 without gaps, whole and on CUDA, as are gradient and moments."""
+        if not (self.bf16_stochastic_round and parameter.is_cuda):
+            return False
+        state = self.state[parameter]
+        return all(
+            type(tensor) in (Tensor, torch.nn.Parameter) and tensor.dtype is torch.bfloat16 and tensor.is_contiguous()
+            for tensor in (parameter, gradient, state["exp_avg"], state["exp_avg_sq"])
+        )
+
+    def _update_all(
+        self,
+        parameters: list[Tensor],
+        step: float,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        eps: float,
+    ) -> None:
+        from theworld.training.stochastic_kernel import update  # Triton is not installed beside PyTorch for CPUs
+
+        update(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [self.state[parameter]["exp_avg"] for parameter in parameters],
+            [self.state[parameter]["exp_avg_sq"] for parameter in parameters],
+            step=step,
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=weight_decay,
+            eps=eps,
+            seed=int(torch.randint(2**31 - 1, ())),
+        )
 
     def _update(self, parameters: list[Tensor], *settings: Any) -> None:
         states = [self.state[parameter] for parameter in parameters]
-        for state in states:
-            state["step"] += 1
         _compiled(
             [parameter.detach() for parameter in parameters],
             [parameter.grad for parameter in parameters],
@@ -75,6 +116,11 @@ class _Layerwise(torch.optim.Optimizer):
             *settings,
             self.bf16_stochastic_round,
         )
+
+
+def _layer_of(name: str) -> str:
+    layer = re.match(r".*?\.layers\.\d+\.", name)
+    return "" if layer is None else layer.group()
 
 
 def _together(

@@ -150,8 +150,8 @@ def test_time_by_module_is_the_step(found):
     time = found[2]["time"]
     assert time["places_over_step"] == pytest.approx(1.0, abs=0.03)
     kernels = sum(place.get("kernel_seconds", 0.0) for place in time["places"])
-    assert kernels + time["idle_seconds"] >= 0.999 * time["places_sum_seconds"]
-    assert kernels <= 1.05 * time["step_seconds"]  # one stream: no two kernels at a time
+    assert kernels + time["idle_seconds"] >= 0.999 * time["step_seconds"]
+    assert kernels <= 1.05 * time["step_seconds"]  # what two kernels share is counted once
     layers = [place for place in time["places"] if ".language_model.layers." in place["part"]]
     assert len(layers) == 2 * SIZE["num_hidden_layers"]  # forward and backward
     assert all(place["launches"] > 0 and place["kernel_seconds"] > 0 for place in layers)
@@ -166,6 +166,7 @@ def test_rates_and_files_are_there(found):
     assert 0 < rates["mfu_of_measured_ceiling"] < 1
     assert rates["tokens_per_step"] == LENGTH * SAMPLES
     assert any(row["is_kernel"] for row in report["operations"])
+    assert not any(row["is_kernel"] and row["name"].startswith("Optimizer") for row in report["operations"])
     assert (folder / "memory_snapshot.pickle").stat().st_size > 0
     with gzip.open(folder / "trace.json.gz", "rt") as file:
         assert any(event.get("cat") == "kernel" for event in json.load(file)["traceEvents"])

@@ -25,8 +25,9 @@ def call(name: str, ts: float, correlation: int, cat: str = "cuda_runtime") -> d
     return {"cat": cat, "name": name, "ts": ts, "dur": 1.0, "args": {"correlation": correlation}}
 
 
-def kernel(microseconds: float, correlation: int, cat: str = "kernel") -> dict:
-    return {"cat": cat, "name": "k", "ts": 999.0, "dur": microseconds, "args": {"correlation": correlation}}
+def kernel(microseconds: float, correlation: int, cat: str = "kernel", ts: float | None = None) -> dict:
+    start = 1e6 * (1 + correlation) if ts is None else ts
+    return {"cat": cat, "name": "k", "ts": start, "dur": microseconds, "args": {"correlation": correlation}}
 
 
 TRACE = [
@@ -60,6 +61,14 @@ def test_a_kernel_without_a_launch_is_not_lost():
     assert found == work_by_place(TRACE, steps=2)
 
 
+def test_two_kernels_at_a_time_are_counted_once():
+    """One that begins early waits for the one before; one within another took no time of its own."""
+    kernels = [kernel(100.0, 2, ts=50.0), kernel(100.0, 3, ts=90.0), kernel(5.0, 4, ts=60.0), kernel(10.0, 6, ts=200.0)]
+    found = work_by_place([*(event for event in TRACE if "dur" in event and event["name"] != "k"), *kernels], steps=1)
+    assert found[LAYER].kernel_seconds == pytest.approx((100 + 40 + 10) / 1e6)
+    assert found[NORM].kernel_seconds == 0
+
+
 def test_a_trace_without_moments_is_refused():
     with pytest.raises(ValueError, match="found no place in the trace, expected some"):
         work_by_place([call("cudaLaunchKernel", 5.0, 1)], steps=1)
@@ -84,11 +93,12 @@ def test_moments_are_in_a_real_trace(tmp_path):
 
 
 def test_operations_are_sorted_by_the_devices_time_then_the_hosts():
-    def row(key: str, cpu: float, device: float, kind: DeviceType = DeviceType.CPU) -> SimpleNamespace:
+    def row(key: str, cpu: float, device: float, kind=DeviceType.CPU, annotation: bool = False) -> SimpleNamespace:
         times = {"self_cpu_time_total": cpu, "self_device_time_total": device}
-        return SimpleNamespace(key=key, count=4, device_type=kind, **times)
+        return SimpleNamespace(key=key, count=4, device_type=kind, is_user_annotation=annotation, **times)
 
     rows = [row("a", 1e6, 0), row("b", 2e6, 0), row("gemm", 0, 3e6, DeviceType.CUDA), row("ProfilerStep*", 9e6, 9e6)]
+    rows += [row("Optimizer.step", 0, 9e6, DeviceType.CUDA, True)]  # around kernels that are counted
     assert operations(rows, steps=2) == [
         Operation("gemm", True, 2, 0, 1.5),
         Operation("b", False, 2, 1.0, 0),

@@ -155,7 +155,7 @@ def _time(found: Measurements) -> Time:
     )
     if found.work:
         works = found.work.values()
-        time["idle_seconds"] = max(total - sum(work.kernel_seconds for work in works), 0.0)
+        time["idle_seconds"] = max(step - sum(work.kernel_seconds for work in works), 0.0)
         time["launches"] = sum(work.launches for work in works)
         time["host_waits"] = sum(work.waits for work in works)
     return time

@@ -21,6 +21,7 @@ class Averaged(Protocol):
     self_cpu_time_total: float
     self_device_time_total: float
     device_type: DeviceType
+    is_user_annotation: bool | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def operations(averages: Iterable[Averaged], steps: int) -> list[Operation]:
             device_seconds=row.self_device_time_total / 1e6 / steps,
         )
         for row in averages
-        if not row.key.startswith(_OURS)
+        if not row.key.startswith(_OURS) and not _is_shadow(row)
     ]
     return sorted(found, key=lambda operation: (-operation.device_seconds, -operation.cpu_seconds))
+
+
+def _is_shadow(row: Averaged) -> bool:
+    """A range of the host as the device's timeline shows it, from its first kernel to its last: no kernel."""
+    return bool(row.is_user_annotation) and row.device_type != DeviceType.CPU

@@ -47,7 +47,7 @@ class PlaceWork:
     """What one place gave the device to do, a step.
 
     Attributes:
-        kernel_seconds: Time of its kernels and copies.
+        kernel_seconds: Time of its kernels and copies, without what the ones before them were still there for.
         launches: Kernels that it launched.
         waits: Times that the host waited for the device.
     """
@@ -111,8 +111,15 @@ def place_of(name: str) -> Place:
 
 
 def _device_seconds(trace: Sequence[TraceEvent]) -> Mapping[int, float]:
+    """Time of the device by launch. What two kernels share is the first one's, so that the sum is the time it was busy.
+
+    They do share: cuBLAS launches its kernels early on Hopper, and they wait for the one before.
+    """
+    work = sorted((event for event in trace if event.get("cat") in _DEVICE), key=lambda event: event["ts"])
     taken: dict[int, float] = defaultdict(float)
-    for event in trace:
-        if event.get("cat") in _DEVICE:
-            taken[event["args"]["correlation"]] += event["dur"] / 1e6
+    busy_until = float("-inf")
+    for event in work:
+        end = event["ts"] + event["dur"]
+        taken[event["args"]["correlation"]] += max(end - max(event["ts"], busy_until), 0.0) / 1e6
+        busy_until = max(busy_until, end)
     return taken

@@ -9,8 +9,8 @@
 1. `--global_rows` rows a step, row r on device r modulo their number: the same global batch on any number of devices.
    Noted are the losses, the time from row to row where the optimizer steps (one row a device and step: weak scaling),
    the most memory, a trace of one row, and a checkpoint behind step `SAVED`;
-2. for every checkpoint of this stage in `--folder`, whatever number of devices wrote it: other random weights, resumed
-   from it; the losses of the last steps beside those of the run that wrote it.
+2. for every checkpoint of this stage in `--folder` that `--written_on` so many devices was: other random weights,
+   resumed from it; the losses of the last steps beside those of the run that wrote it.
 
 Stages projection and vision run under DDP, language under FSDP2 with every decoder layer recomputed, which fits 80 GB.
 `--tiny` is the embedded base on CPU processes over gloo.
@@ -217,24 +217,21 @@ def training(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     }
 
 
-def resumptions(arguments: argparse.Namespace, here: Path) -> dict[str, Any]:
+def resumptions(arguments: argparse.Namespace) -> dict[str, Any]:
     """By the number of devices that wrote a checkpoint: the last losses, resumed from it."""
     found = {}
-    for path in sorted(arguments.folder.glob(f"{arguments.stage}-*.ckpt")):
-        if path == here and arguments.only_others:
-            continue
+    for written_on in arguments.written_on:
         noted = Losses()
-        fit(arguments, noted, resume=path)
-        written_on = path.stem.removeprefix(f"{arguments.stage}-")
-        found[written_on] = {"losses": noted.losses, "restore_seconds": noted.restore_seconds}
+        fit(arguments, noted, resume=arguments.folder / f"{arguments.stage}-{written_on}.ckpt")
+        found[str(written_on)] = {"losses": noted.losses, "restore_seconds": noted.restore_seconds}
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=[*STAGES], required=True)
-    parser.add_argument("--parts", nargs="+", default=["train", "resume"], choices=["train", "resume"])
-    parser.add_argument("--only_others", action="store_true", help="resume only what other numbers of devices wrote")
+    parser.add_argument("--parts", nargs="+", default=["train"], choices=["train", "resume"])
+    parser.add_argument("--written_on", nargs="+", type=int, default=[], help="devices of the checkpoints to resume")
     parser.add_argument("--global_rows", type=int, default=2)
     parser.add_argument("--optimizer", default="adamw_bf16", choices=["adamw", "adamw_bf16"], help="of stage language")
     parser.add_argument("--backend", default="flash")
@@ -259,7 +256,7 @@ def main() -> None:
     if "train" in arguments.parts:
         result |= training(arguments, path)
     if "resume" in arguments.parts:
-        result["resumed"] = resumptions(arguments, path)
+        result["resumed"] = resumptions(arguments)
     if rank == 0:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
         print(json.dumps(result), flush=True)

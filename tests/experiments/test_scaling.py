@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from experiments.scaling.exposed import communication, length
+from experiments.scaling.study import Job, side_by_side
 from experiments.scaling.tables import agreement, efficiency, resumed, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -53,13 +55,35 @@ def test_a_study_is_compared_with_one_device_and_with_who_wrote(tmp_path):
     assert "| projection | ddp | 2 | 1.250 | 80 | 80.0% |" in (tmp_path / "table.md").read_text()
 
 
+def test_jobs_fill_the_devices(tmp_path, monkeypatch):
+    """Each as soon as there is room: the small one does not wait for the large one, nor the large one for ever."""
+
+    def command(job, arguments):
+        code = "import json, os, sys, time; time.sleep(float(sys.argv[1])); file = open(sys.argv[2] + '.json', 'w'); "
+        code += "json.dump({'devices': os.environ['CUDA_VISIBLE_DEVICES']}, file)"
+        return [sys.executable, "-c", code, "1.5" if job.stage == "language" else "0.1", str(tmp_path / job.name)]
+
+    monkeypatch.setattr(Job, "command", command)
+    jobs = [Job("language", 1), Job("language", 2), Job("vision", 1), Job("projection", 1, 2)]
+    arguments = Namespace(sizes=[1, 2], folder=tmp_path, tiny=False, timeout=20.0)
+    found = [(job.name, result["devices"]) for job, result in side_by_side(jobs, arguments)]
+    assert found == [("vision-1", "1"), ("projection-1-from-2", "1"), ("language-1", "0"), ("language-2", "0,1")]
+
+
+def test_a_job_that_fails_ends_the_study_with_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(Job, "command", lambda job, _: [sys.executable, "-c", "raise SystemExit('no such thing')"])
+    with pytest.raises(SystemExit, match="language-1 ended with 1 .*\nno such thing"):
+        list(side_by_side([Job("language", 1)], Namespace(sizes=[1], folder=tmp_path, tiny=False, timeout=20.0)))
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_resume_as_one_does(tmp_path):
     """The script that GPUs run, on two gloo processes, with FSDP2."""
     for size in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={size}"]
         command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "experiments/scaling/run.py", "--tiny"]
-        command += ["--stage=language", f"--folder={tmp_path}", "--only_others", f"--output={tmp_path}/{size}.json"]
+        command += ["--stage=language", f"--folder={tmp_path}", f"--output={tmp_path}/{size}.json", "--parts=train"]
+        command += ["resume", "--written_on=1"] if size == 2 else []
         subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=200)
     one, two = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
     assert len(one["agree"]["losses"]) == 12

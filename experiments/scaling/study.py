@@ -5,7 +5,8 @@
 
 Calls `run.py` under torchrun, jobs side by side on GPUs of their own: first each stage is trained on each size, then
 each size goes on from the checkpoint of the next smaller one (the smallest from the largest's), then `kill_rank.py`.
-`--parts` splits that over several calls, and what NAME.json has of the first part is not run again. Writes NAME.json, and NAME.md and NAME.png by `tables.py`.
+`--parts` splits that over several calls, and what NAME.json has of the first part is not run again. Writes NAME.json,
+and NAME.md and NAME.png by `tables.py`.
 """
 
 from __future__ import annotations

@@ -71,8 +71,10 @@ def plan_command(words: Sequence[str], command_line: type, **settings: Any) -> N
     kind = type("PlanCLI", (PlanOnly, command_line), {})
     try:
         cli = kind(TheWorldModule, OSDDataModule, run=False, args=list(words), **settings)
+        if cli.config.output is not None:
+            Path(cli.config.output).parent.mkdir(parents=True, exist_ok=True)  # now: a plan takes minutes
         report, refused = plan_run(cli.model, cli.datamodule, cli.config, Console(stderr=True))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"theworld plan: {error}")
     show(report, Console())
     if cli.config.output is not None:
@@ -158,13 +160,28 @@ def _beside(shards: str) -> Path:
 def _card(config: Namespace) -> tuple[Card | None, list[float]]:
     card, size = find_card(config.card) if config.card else (None, None)
     asked = config.memory_gb if config.memory_gb is not None else size
-    return card, [] if asked is None else asked if isinstance(asked, list) else [asked]
+    if asked is None:
+        return card, []
+    sizes = asked if isinstance(asked, list) else [asked]
+    if not sizes or min(sizes) <= 0:
+        raise ValueError(f"found --memory_gb={asked}, expected one or more sizes above 0, in 10^9 bytes")
+    return card, sizes
+
+
+def _gpus(config: Namespace) -> int:
+    """GPUs of the run; where it takes all that are there, one. On a command line `devices` is text."""
+    devices = config.trainer.devices
+    if isinstance(devices, str):
+        listed = "," in devices  # "1," is the one GPU of that number, "1" is one GPU
+        numbers = [int(number) for number in devices.split(",") if number.strip()] if devices != "auto" else []
+        devices = numbers if listed or not numbers else numbers[0]
+    count = len(devices) if isinstance(devices, list) else devices
+    return max(1, count) * config.trainer.num_nodes
 
 
 def _configured(config: Namespace, module: TheWorldModule, stage: Stage, token_budget: int) -> Choices:
     trainer = config.trainer
-    devices = trainer.devices if isinstance(trainer.devices, int) else 1
-    gpus = max(1, devices) * trainer.num_nodes
+    gpus = _gpus(config)
     named = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.class_path
     strategy: Strategy = "one device" if gpus == 1 else "ddp"
     if "FullySharded" in named:
@@ -192,6 +209,8 @@ def _notes(module: TheWorldModule, config: Namespace) -> tuple[str, ...]:
     notes = ["Training steps alone are planned: validation, answers while training and exports need less or are brief."]
     if not module.compile_layers:
         notes.append("compile_layers is off: layers are counted as they are written, with every intermediate result.")
+    if config.trainer.devices in ("auto", -1, "-1"):
+        notes.append("trainer.devices takes all GPUs that are there; one is planned (--trainer.devices=N for others).")
     if config.trainer.accelerator == "cpu":
         notes.append("The run is for a CPU; the numbers are those of the same run on a GPU.")
     return tuple(notes)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.planning.compare import compared, draw, markdown
 from experiments.planning.configurations import CONFIGURATIONS
+from theworld.profiling.plan.calibration import GB, GIB
+from theworld.profiling.plan.choices import Choices
+from theworld.profiling.plan.live_memory import Peak
+from theworld.profiling.plan.prediction import StageMemory
+from theworld.profiling.plan.search import least_needed_bytes
 
 ROOT = Path(__file__).parents[2]
 PREDICTED = json.loads((ROOT / "experiments/planning/predicted.json").read_text())
@@ -80,3 +88,32 @@ def _all() -> object:
 
 
 PREDICTED_PROJECTION = PREDICTED["configurations"]["projection"]["allocated_gib"]
+
+
+SAME_BUT_FOR_CHOICES = (
+    ("projection", "projection_full", "projection_selective", "projection_one_sample"),
+    ("projection_cached", "low_bit_full"),
+    ("language_bf16", "language_8bit", "language_masters_full"),
+    ("card_16", "card_24", "card_24_refused"),
+)
+
+
+def as_memory(found: dict[str, Any]) -> StageMemory:
+    parts = {name: round(size * GIB) for name, size in found["breakdown_gib"].items() if "calibrated" not in name}
+    return StageMemory(
+        choices=Choices(**{field.name: found[field.name] for field in fields(Choices)}),
+        peak=Peak(sum(parts.values()), parts, found["peak_phase"]),
+        phase_bytes={},
+        between_steps_bytes=0,
+        allocated_bytes=round(found["allocated_gib"] * GIB),
+        needed_bytes=round(found["needs_gb"] * GB),
+    )
+
+
+@pytest.mark.parametrize("names", SAME_BUT_FOR_CHOICES, ids=lambda names: names[0])
+def test_a_search_leaves_nothing_out_that_fits(names: tuple[str, ...]) -> None:
+    """At true dimensions, whichever way it begins with: the bound by which a way is not simulated is a lower one."""
+    for known, other in permutations(names, 2):
+        run, trains = CONFIGURATIONS[known].run(tiny=False), "language" in CONFIGURATIONS[known].rates
+        found, true = (as_memory(PREDICTED["configurations"][name]) for name in (known, other))
+        assert least_needed_bytes(found, true.choices, run, trains=trains) <= true.needed_bytes, (known, other)

@@ -68,6 +68,31 @@ def test_what_does_not_fit_ends_with_status_1_and_the_fix(config, capsys) -> Non
     assert "nothing that is known here" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("size", ["0", "-5", "[]", "[24,0]"])
+def test_a_card_without_memory_is_refused(config, size) -> None:
+    with pytest.raises(SystemExit) as stop:
+        plan("--config", config, f"--memory_gb={size}")
+    assert "expected one or more sizes above 0" in stop.value.code
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_planned(config, tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        plan("--config", config, f"--output={tmp_path / 'file' / 'plan.json'}")
+    assert "theworld plan: " in stop.value.code
+    assert "shape:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("devices", "gpus"), [("[0,1]", 2), ("0,1", 2), ("2", 2), ("1,", 1), ("-1", 1)])
+def test_gpus_are_those_of_the_run(config, tmp_path, capsys, devices, gpus) -> None:
+    output = tmp_path / "new" / "plan.json"
+    accumulate = f"--trainer.accumulate_grad_batches={2 // gpus}"
+    plan("--config", config, f"--trainer.devices={devices}", accumulate, "--output", str(output))
+    found = json.loads(output.read_text())["stages"]["projection"]["as_configured"]
+    assert (found["gpus"], found["strategy"]) == (gpus, "ddp" if gpus > 1 else "one device")
+    assert ("one is planned" in " ".join(capsys.readouterr().out.split())) == (devices == "-1")
+
+
 def test_a_sample_that_no_row_holds_is_refused_by_its_number() -> None:
     words = ["--config", str(ROOT / "configs" / "stage1.yaml"), "--model.num_world_steps=1"]
     with pytest.raises(SystemExit) as stop:

@@ -75,7 +75,7 @@ def test_a_category_left_out_is_noticed() -> None:
 
 
 def test_lightning_makes_the_step_in_this_order(tmp_path) -> None:
-    """Its gradients of the step before live through the forward pass, and no longer; what it logs is under 0.1 %."""
+    """Gradients end with their step, as the module has it; what Lightning logs is under 0.1 %."""
     memory = LiveMemory(block_bytes=1)
 
     class Forget(Callback):

@@ -107,6 +107,24 @@ def test_numbers_have_units_differences_and_ratios():
     assert cells(sections["Time of a step by kernel"], "gemm|fast")[0] == "200 ms"
 
 
+def test_kernels_that_begin_alike_are_told_apart():
+    start = "void at::native::vectorized_elementwise_kernel<4, at::native::BinaryFunctor<c10::BFloat16, "
+    kernels = [
+        {"name": f"{start}{end}", "is_kernel": True, "calls": 1.0, "cpu_seconds": 0.0, "cuda_seconds": seconds}
+        for end, seconds in (("at::native::AddFunctor>>", 0.2), ("at::native::MulFunctor>>", 0.1))
+    ]
+    report = FIRST | {"operations": kernels}
+    lines = {section.title: section.lines for section in Compared([report, report], ["a", "b"]).sections()}
+    shown = {line.label[-12:]: line.value(0) for line in lines["Time of a step by kernel"]}
+    assert shown == {"AddFunctor>>": "200 ms", "MulFunctor>>": "100 ms"}
+
+
+def test_names_are_no_formulas_and_numbers_of_many_reports_may_wrap(folders, tmp_path):
+    (folders[1] / "report.json").write_text(json.dumps(second() | {"name": "$\\frac$"}))
+    assert "class='many'" not in compare(folders, output=tmp_path / "two").read_text()
+    assert "class='many'" in compare(folders * 4, output=tmp_path / "eight").read_text()
+
+
 def test_settings_that_differ_come_first():
     settings = Compared([FIRST, second()], ["a", "b"]).settings()
     assert settings[0] == ("stage", ["projection", "language"])
@@ -175,6 +193,8 @@ def test_the_command_compares_and_refuses(folders, tmp_path, capsys):
             json.dumps(FIRST | {"memory": {"breakdown": []}}),
             r"found no memory\.breakdown_sum_bytes, memory\.category_bytes",
         ),
+        (json.dumps(FIRST | {"memory": [], "time": None, "loss": 3}), "found memory, time, loss of another kind in"),
+        (json.dumps(FIRST | {"parameters": None, "operations": {}}), "found parameters, operations of another kind in"),
     ],
 )
 def test_a_file_that_is_no_report_is_refused(folders, tmp_path, content, message):

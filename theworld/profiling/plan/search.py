@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from theworld.profiling.plan import calibration
 from theworld.profiling.plan.choices import Choices, possible_choices
+from theworld.profiling.plan.live_memory import WORKING
 from theworld.profiling.plan.prediction import Planner, Run, StageMemory
 from theworld.profiling.plan.training_step import GRADIENTS, OPTIMIZER
 
@@ -20,8 +21,12 @@ _KEPT_SHARE = {"none": 1.0, "selective": 0.5, "full": 0.0}
 _KEPT_BYTES = {False: 27, True: 38}
 """What a decoder layer keeps of a token, in bytes for each of the hidden size: frozen, and training (4B's shape)."""
 
-_OPTIMISM = 0.85
-"""A way is simulated if so much of the rough estimate of its tensors fits."""
+_STATE_SHARE = {"adamw_bf16": 0.5, "adamw_8bit": 0.25}
+"""Moments of an optimizer, over those in float32."""
+
+_OPTIMISM = 0.8
+"""A way is simulated if so much of the rough estimate of its tensors fits. Estimates of runs in
+`experiments/planning/predicted.json` by each other were up to a fifth too high."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,35 +117,38 @@ def least_needed_bytes(known: StageMemory, choices: Choices, run: Run, *, trains
     """
     text = run.config.get_text_config()
     layers = text.num_hidden_layers * text.hidden_size * _KEPT_BYTES[trains]
-    allocated = calibration.allocated_bytes(round(_OPTIMISM * rough_bytes(known, choices, kept_per_token=layers)))
-    return calibration.needed_bytes(allocated, gpus=choices.gpus)
+    accumulates = run.micro_batches // choices.gpus > 1
+    rough = rough_bytes(known, choices, kept_per_token=layers, accumulates=accumulates)
+    return calibration.needed_bytes(calibration.allocated_bytes(round(_OPTIMISM * rough)), gpus=choices.gpus)
 
 
-def rough_bytes(known: StageMemory, choices: Choices, *, kept_per_token: int) -> float:
+def rough_bytes(known: StageMemory, choices: Choices, *, kept_per_token: int, accumulates: bool) -> float:
     """What another way would take, by rules of thumb from one that is known: off by a tenth and more.
 
-    It is only for leaving out what cannot fit; every answer is simulated.
+    It is only for leaving out what cannot fit; every answer is simulated. The most lives either at the end of the
+    forward pass, with all that layers keep, or late in the backward pass, with all gradients: never both.
 
     Args:
         known: Simulated.
         choices: The other way.
         kept_per_token: Bytes that all layers keep of a token, if `known` does not show it.
+        accumulates: Gradients of an earlier micro-batch are there in the forward pass as well.
     """
     before, parts = known.choices, known.peak.categories
     if before.recompute == "none":
         kept_per_token = parts.get(_LAYERS, 0) // before.token_budget
     rows = choices.token_budget / before.token_budget
     weights = sum(size for name, size in parts.items() if "weights" in name)
-    language = parts.get("weights: language", 0)
-    if choices.low_bit_base and not before.low_bit_base:
-        weights -= language * 2 // 5  # of 4B's, whose embedding stays as it is
-    state = parts.get(GRADIENTS, 0) + parts.get(OPTIMIZER, 0)
-    if choices.optimizer != before.optimizer == "adamw":
-        weights, state = weights // 2, state // 2
-    if choices.strategy == "fsdp2" != before.strategy:
-        weights, state = 3 * weights // choices.gpus, state // choices.gpus
-    rest = known.peak.bytes - sum(parts.get(name, 0) for name in (GRADIENTS, OPTIMIZER))
-    rest -= sum(size for name, size in parts.items() if "weights" in name)
+    gradients, state, working = (parts.get(name, 0) for name in (GRADIENTS, OPTIMIZER, WORKING))
+    rest = known.peak.bytes - weights - gradients - state - working
     rest -= round(before.token_budget * kept_per_token * _KEPT_SHARE[before.recompute])
+    if choices.low_bit_base and not before.low_bit_base:
+        weights -= parts.get("weights: language", 0) * 2 // 5  # of 4B's, whose embedding stays as it is
+    if choices.optimizer != before.optimizer == "adamw":
+        weights, gradients = weights // 2, gradients // 2
+        state = round(state * _STATE_SHARE[choices.optimizer])
+    if choices.strategy == "fsdp2" != before.strategy:
+        weights, gradients, state = (part // choices.gpus for part in (weights, gradients, state))
     kept = choices.token_budget * kept_per_token * _KEPT_SHARE[choices.recompute]
-    return weights + state + rows * max(rest, 0) + kept
+    after_forward = kept + (gradients if accumulates else 0)
+    return weights + state + rows * max(rest, 0) + max(after_forward, gradients + rows * working)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from theworld.profiling.memory.breakdown import CATEGORIES
 from theworld.profiling.reports.comparison import Compared
-from theworld.profiling.reports.figures import COLOURS, DPI, WIDTH, clock, png, unit
+from theworld.profiling.reports.figures import COLOURS, DPI, WIDTH, clock, literal, png, unit
 from theworld.profiling.reports.tables import PHASES
 from theworld.profiling.reports.units import duration, size
 
@@ -63,7 +63,7 @@ def _loss(axes: Axes, compared: Compared) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"…{name[-_LONGEST:]}"
+    return literal(name if len(name) <= _LONGEST else f"…{name[-_LONGEST:]}")
 
 
 def _stacked(

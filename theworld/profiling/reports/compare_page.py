@@ -11,6 +11,9 @@ from theworld.profiling.reports.comparison import Compared, Line, Section
 _WIDE = 3
 """Up to this many reports, differences and ratios have columns of their own; with more they stand below the value."""
 
+_MANY = 8
+"""With more columns than this a number may take two lines, so that no table is wider than a page of 1280 pixels."""
+
 _STYLE = """
 :root { color-scheme: light }
 body { font: 15px/1.45 system-ui, sans-serif; color: #181c22; background: #eceef1; margin: 1.5rem auto;
@@ -22,6 +25,7 @@ th, td { border: 1px solid #cdd2d8; padding: .2rem .55rem; text-align: left; ver
 thead th { background: #f5f6f8 } tbody th { font-weight: 400 }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 td.number { white-space: nowrap } th.number { min-width: 5.6rem }
+table.many td.number { white-space: normal } table.many th.number { min-width: 0 }
 tr.differs td { background: #fff7e0 } small { color: #4d5560 }
 img { max-width: 100%; border: 1px solid #cdd2d8; box-sizing: border-box; background: #fff }
 .note { color: #4d5560; font-size: .9rem }
@@ -85,7 +89,8 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequen
     for (label, *cells), kind in zip(rows, kinds, strict=True):
         texts = "".join(f"<td{number}>{_cell(cell)}</td>" for cell in cells)
         body.append(f"<tr{f' class={kind!r}' if kind else ''}><th>{html.escape(label)}</th>{texts}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    many = " class='many'" if len(headings) > _MANY else ""
+    return f"<table{many}><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def _cell(text: str) -> str:

@@ -150,7 +150,7 @@ class Compared:
     def _operations(self, *, kernels: bool) -> list[Line]:
         def seconds(report: Report) -> dict[str, float]:
             rows = [row for row in report["operations"] if row["is_kernel"] is kernels]
-            return summed((row["name"][:80], row.get("cuda_seconds", row["cpu_seconds"])) for row in rows)
+            return summed((_ends(row["name"]), row.get("cuda_seconds", row["cpu_seconds"])) for row in rows)
 
         return self._lines([seconds(report) for report in self.reports], duration)
 
@@ -174,6 +174,11 @@ class Compared:
         """The labels that are largest in any report; what a report lacks there is none."""
         largest = summed((label, value) for table in tables for label, value in table.items())
         return [Line(label, [table.get(label) for table in tables], show) for label in list(largest)[:_TOP]]
+
+
+def _ends(name: str) -> str:
+    """80 characters of it: kernels made from one template begin alike, and differ in what they compute at their end."""
+    return name if len(name) <= 80 else f"{name[:39]}…{name[-40:]}"
 
 
 def _percent(share: float) -> str:

@@ -92,7 +92,7 @@ def operations(report: Report) -> bytes:
     scale, text = clock(max(times.values()))
     lengths = [times[name] / scale for name in order]
     axes.barh(range(len(order)), lengths, color=_FORWARD, height=0.66)
-    axes.set_yticks(range(len(order)), labels=[name if len(name) <= 48 else f"{name[:47]}…" for name in order])
+    axes.set_yticks(range(len(order)), labels=[literal(name if len(name) <= 48 else f"{name[:47]}…") for name in order])
     _label(axes, lengths, [duration(times[name]) for name in order])
     what = "Kernels of the device" if on_cuda else "Operations of the host"
     axes.set_title(f"{what} by their own time in a step, {text}", loc="left", fontsize=11)
@@ -102,7 +102,10 @@ def operations(report: Report) -> bytes:
 def _stack(axes: Axes, report: Report, factor: int) -> None:
     counts, peak = report["memory"]["category_bytes"], report["memory"]["peak_allocated_bytes"]
     bottom = 0.0
-    for name, count in counts.items():
+    for name in CATEGORIES:
+        if name not in counts and name not in report["memory"]["timeline"]["bytes"]:
+            continue
+        count = counts.get(name, 0)  # what lives at another moment is drawn beside this, and needs its colour named
         axes.bar(
             [0],
             [count / factor],
@@ -133,6 +136,11 @@ def unit(count: float) -> tuple[str, int]:
 def clock(seconds: float) -> tuple[float, str]:
     """Seconds and name of the unit in which a time is drawn."""
     return (1.0, "s") if seconds >= 1 else (1e-3, "ms")
+
+
+def literal(name: str) -> str:
+    """A name as it is; between two dollars it would be set as a formula, or be none and end the run."""
+    return name.replace("$", r"\$")
 
 
 def png(figure: Figure, *axes: Axes) -> bytes:

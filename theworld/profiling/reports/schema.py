@@ -96,6 +96,13 @@ class ParameterRow(TypedDict):
     bytes: int
 
 
+_KINDS = {
+    **dict.fromkeys(("machine", "run", "memory", "parameters", "time", "throughput"), dict),
+    **dict.fromkeys(("operations", "loss"), list),
+}
+"""Part of a report → what it is in JSON."""
+
+
 class Report(TypedDict):
     """All of it."""
 
@@ -133,6 +140,10 @@ def read_report(place: Path) -> Report:
     if found != SCHEMA:
         raise ValueError(f"found schema {found!r} in {file}, expected {SCHEMA}; run `theworld profile` again")
     missing = sorted(Report.__required_keys__ - content.keys())
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(content.get(name, kind()), kind)]
+    if wrong:
+        names = ", ".join(wrong)
+        raise ValueError(f"found {names} of another kind in {file}, expected a report; run the profile again")
     for part, layout in (("memory", Memory), ("time", Time)):
         missing += [f"{part}.{key}" for key in sorted(layout.__required_keys__ - content.get(part, {}).keys())]
     if missing:

@@ -118,7 +118,7 @@ def test_a_rollout_goes_on_only_with_its_own_settings(of, cosmos, tmp_path):
 
 
 def test_a_text_without_a_denoiser_is_refused(of, tmp_path):
-    with pytest.raises(SystemExit, match=r"found \[\], text=x.safetensors and enable_world=True in the index"):
+    with pytest.raises(SystemExit, match=r"found \[\], text=x.safetensors and world_latents among the features"):
         cache(of, tmp_path, "--text=x.safetensors")
 
 

@@ -151,6 +151,15 @@ def test_the_future_follows_from_seed_and_key_alone():
         assert not torch.allclose(other[1:, :, 1:], together[1:, :, 1:], rtol=1e-3)
 
 
+def test_pictures_and_seeds_do_not_share_their_noise():
+    """Many keys: a short hash would give two of them the same numbers."""
+    drawn = [noise((4,), seed=seed, key=f"picture {number}") for seed in (0, 1) for number in range(500)]
+    assert len({tuple(one.tolist()) for one in drawn}) == len(drawn)
+    far = torch.stack([noise((64,), seed=0, key=str(number)) for number in range(500)])
+    assert abs(float(far.mean())) < 0.03
+    assert abs(float(far.std()) - 1) < 0.03
+
+
 def test_zeros_for_text_are_no_text():
     """However many: cross-attention takes nothing of them."""
     source = rollout(1)

@@ -187,8 +187,7 @@ def _source(
     if encoder is None or len(asked) != 1:
         raise ValueError(
             f"found {asked}, text={text} and world_latents {'' if encoder is not None else 'not '}among the features, "
-            "expected a rollout or hidden_states, which the text is for, features=[world_latents] and an index with "
-            "world tokens"
+            "expected a rollout or hidden_states, which the text is for, and world_latents of an index that has them"
         )
     return source_of(encoder.vae, cosmos_model, asked[0], text=text, dtype=dtype)
 

@@ -118,7 +118,7 @@ def test_a_rollout_goes_on_only_with_its_own_settings(of, cosmos, tmp_path):
 
 
 def test_a_text_without_a_denoiser_is_refused(of, tmp_path):
-    with pytest.raises(SystemExit, match=r"found \[\], text=x.safetensors and enable_world=True in the index"):
+    with pytest.raises(SystemExit, match=r"found \[\], text=x.safetensors and world_latents among the features"):
         cache(of, tmp_path, "--text=x.safetensors")
 
 
@@ -156,6 +156,36 @@ def test_a_run_says_what_its_latents_were_and_its_export_imagines_the_same(of, c
     config.write_text(config.read_text().replace('"kind": "rollout"', '"kind": "true_frames"'))
     with pytest.raises(ValueError, match="whose latents came from 'true_frames', expected one of"):
         load_model(export, cosmos_model=str(cosmos), **place)
+
+
+def test_a_run_answers_test_questions_as_its_export_does(of, cosmos, tmp_path):
+    """While it trains and at its end; no cache is read for them, so the run imagines, with the cache's own source."""
+    cache(of, tmp_path / "features", f"--cosmos_model={cosmos}", *ROLLOUT)
+    rows, images, _ = (argument.split("=")[1] for argument in of)
+    tested = [f"--data.test_path={rows}", f"--data.test_images={images}", "--test_after_fit=true"]
+    tested += ["--fixed_prompts.every_n_steps=1", "--fixed_prompts.num_prompts=2", "--model.max_new_tokens=6"]
+    export = fit(of, cosmos, tmp_path, f"--model.num_world_steps={STEPS}", *tested)
+    assert len(list((tmp_path / "fixed_prompts").glob("step=*.jsonl"))) == 3
+    words = ["evaluate", f"--model={export}", "--benchmark=osd", f"--path={rows}", f"--images={images}"]
+    main([*words, f"--output={tmp_path / 'answers'}", f"--cosmos_model={cosmos}", "--max_new_tokens=6", "--device=cpu"])
+    ours, theirs = (
+        {row["id"]: row["prediction"] for row in map(json.loads, (folder / "predictions.jsonl").open())}
+        for folder in (tmp_path, tmp_path / "answers")
+    )
+    assert ours == theirs
+    assert len(ours) == 3
+
+
+def test_a_run_without_a_named_source_says_so_at_the_test(of, cosmos, tmp_path):
+    cache(of, tmp_path / "features", f"--cosmos_model={cosmos}", *ROLLOUT)
+    fit(of, cosmos, tmp_path, f"--model.num_world_steps={STEPS}")
+    rows, images, _ = (argument.split("=")[1] for argument in of)
+    words = ["test", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.logger=false"]
+    words += [f"--trainer.default_root_dir={tmp_path / 'test'}", "--model.dtype=float32", "--model.base=theworld-tiny"]
+    words += [f"--model.cosmos_model={cosmos}", f"--model.world_image_size={SIDE}", f"--model.num_world_steps={STEPS}"]
+    words += [f"--data.test_path={rows}", f"--data.test_images={images}", "--data.max_seq_length=400"]
+    with pytest.raises(ValueError, match="whose latents came from 'a source it does not name'"):
+        main([*words, "--data.token_budget=400"])
 
 
 def test_hidden_states_train_and_are_imagined_again(cosmos, tmp_path):

@@ -131,3 +131,11 @@ def test_what_is_too_long_is_refused_with_that_very_number(osd) -> None:
         plan(samples.lengths, seed=0, epoch=0, budget=length - 1, micro_batches_per_step=1)
     assert len(samples_of(config, osd, max_seq_length=length)) == 1
     assert plan(samples.lengths, seed=0, epoch=0, budget=length, micro_batches_per_step=1).num_rows == 1
+
+
+@pytest.mark.parametrize(("steps", "shape"), [(-1, None), (0, (0, 16)), (0, (48, 0)), (0, (-48, -8))])
+def test_counts_that_cannot_be_are_refused(steps: int, shape: tuple[int, int] | None) -> None:
+    with pytest.raises(
+        ValueError, match=re.escape(f"world_latent_shape={shape} and num_world_steps={steps}, expected")
+    ):
+        num_world_tokens(64, "spatial", steps, None, shape)

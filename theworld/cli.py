@@ -46,6 +46,7 @@ from theworld.training.callbacks.stage_validation import StageValidation
 from theworld.training.callbacks.throughput import Throughput
 from theworld.training.callbacks.validation_answers import ValidationAnswers
 from theworld.training.callbacks.watchdog import Watchdog
+from theworld.training.callbacks.world_source import WorldSourceOfRun
 from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
@@ -62,6 +63,7 @@ CALLBACKS = {
     "quarantine": Quarantine,
     "nonfinite": NonFiniteGuard,
     "cached_features": CachedFeatures,
+    "world_source": WorldSourceOfRun,
     "stage_plateau": StagePlateau,
     "stage_schedule": StageSchedule,
     "learning_rate_sweep": LearningRateSweep,

@@ -186,8 +186,8 @@ def _source(
         return None
     if encoder is None or len(asked) != 1:
         raise ValueError(
-            f"found {asked}, text={text} and enable_world={encoder is not None} in the index, expected a rollout or "
-            "hidden_states, which the text is for, and world tokens"
+            f"found {asked}, text={text} and world_latents {'' if encoder is not None else 'not '}among the features, "
+            "expected a rollout or hidden_states, which the text is for, and world_latents of an index that has them"
         )
     return source_of(encoder.vae, cosmos_model, asked[0], text=text, dtype=dtype)
 

@@ -49,7 +49,7 @@ def cache(arguments: argparse.Namespace, name: str, count: int) -> tuple[float, 
     started = time.perf_counter()
     theworld(
         ["data", "cache", f"--rows={rows}", f"--images={images}", f"--index={index}", f"--base={base}"]
-        + ["--features=[world_latents]", f"--output={place}", "--restart=true", *extra]
+        + ["--features=[world_latents]", f"--output={place}", "--restart", *extra]
     )
     return time.perf_counter() - started, count
 

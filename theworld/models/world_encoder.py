@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from theworld.models.configuration import VaeConfig
+from theworld.models.local_parts import check_part
 
 _KEPT = ("encoder.", "quant_conv.")
 _RANGE_TOLERANCE = 1e-3
@@ -79,7 +80,12 @@ class WorldEncoder(nn.Module):
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> WorldEncoder:
-        """The encoder of a diffusers checkpoint; a weight of the encoder that the checkpoint lacks is an error."""
+        """The encoder of a diffusers checkpoint; a weight of the encoder that the checkpoint lacks is an error.
+
+        Raises:
+            ValueError: A file of a local folder, or a weight, is missing.
+        """
+        check_part(name_or_path, subfolder)
         autoencoder, info = AutoencoderKLWan.from_pretrained(
             name_or_path,
             subfolder=subfolder,

@@ -45,6 +45,18 @@ def test_entries_are_read_as_they_were_written(cache, shard, dtype):
     assert (zeros.shape, zeros.dtype, float(zeros.abs().sum())) == ((3, 5), dtype, 0.0)
 
 
+def test_what_is_no_number_is_never_written(cache, shard):
+    class Overflowing(Encoder):
+        def __call__(self, batches):
+            for made in super().__call__(batches):
+                made[-1, 0, 0] = torch.inf
+                yield made
+
+    with pytest.raises(ValueError, match="values that are no finite numbers, for pictures 0 to 2 of a shard"):
+        cache.write(Overflowing())
+    assert not shard(0).exists()
+
+
 def test_a_store_travels_to_other_processes_and_keeps_few_files_open(cache, monkeypatch):
     cache.write(entries_per_shard=1)
     monkeypatch.setattr(store_module, "_OPEN_FILES", 2)

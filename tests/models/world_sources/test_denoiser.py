@@ -11,6 +11,7 @@ from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from tests.models.world_sources.conftest import new_scheduler, new_transformer
+from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import Denoiser
 
 
@@ -34,12 +35,31 @@ def test_only_the_needed_parts_are_read(repository: Path, tmp_path: Path):
     assert Denoiser.from_pretrained(str(tmp_path), dtype=torch.float32).latent_channels == 16
 
 
-@pytest.mark.parametrize("part", ["transformer/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
 def test_a_missing_part_is_named(repository: Path, tmp_path: Path, part: str):
     shutil.copytree(repository, tmp_path / "cosmos")
     (tmp_path / "cosmos" / part).unlink()
-    with pytest.raises(ValueError, match=f"found no .*{part}, expected it"):
-        Denoiser.from_pretrained(str(tmp_path / "cosmos"))
+    load = WorldEncoder.from_pretrained if part.startswith("vae") else Denoiser.from_pretrained
+    with pytest.raises(ValueError, match=f"found no .*cosmos/{part}, expected it"):
+        load(str(tmp_path / "cosmos"))
+
+
+def test_weights_in_shards_are_read(repository: Path, tmp_path: Path):
+    shutil.copytree(repository, tmp_path / "cosmos")
+    shutil.rmtree(tmp_path / "cosmos" / "transformer")
+    new_transformer().save_pretrained(tmp_path / "cosmos" / "transformer", max_shard_size="60KB")
+    assert len(list((tmp_path / "cosmos" / "transformer").glob("*.safetensors"))) > 1
+    found = Denoiser.from_pretrained(str(tmp_path / "cosmos"), dtype=torch.float32).fingerprint()
+    assert found == Denoiser.from_pretrained(str(repository), dtype=torch.float32).fingerprint()
 
 
 def test_a_missing_weight_is_named(repository: Path, tmp_path: Path):

@@ -151,6 +151,15 @@ def test_the_future_follows_from_seed_and_key_alone():
         assert not torch.allclose(other[1:, :, 1:], together[1:, :, 1:], rtol=1e-3)
 
 
+def test_pictures_and_seeds_do_not_share_their_noise():
+    """Many keys: a short hash would give two of them the same numbers."""
+    drawn = [noise((4,), seed=seed, key=f"picture {number}") for seed in (0, 1) for number in range(500)]
+    assert len({tuple(one.tolist()) for one in drawn}) == len(drawn)
+    far = torch.stack([noise((64,), seed=0, key=str(number)) for number in range(500)])
+    assert abs(float(far.mean())) < 0.03
+    assert abs(float(far.std()) - 1) < 0.03
+
+
 def test_zeros_for_text_are_no_text():
     """However many: cross-attention takes nothing of them."""
     source = rollout(1)
@@ -170,6 +179,19 @@ def test_a_text_file_is_read(tmp_path: Path):
     save_file({"embeds": text.prompt}, path)
     with pytest.raises(ValueError, match="expected prompt_embeds"):
         Text.read(path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="text.safetensors: is no file of safetensors"):
+        Text.read(path)
+
+
+@pytest.mark.parametrize(
+    "embeds", [torch.ones(5, 7), torch.ones(0, TEXT_WIDTH), torch.full((5, TEXT_WIDTH), torch.nan)]
+)
+@pytest.mark.parametrize("name", ["prompt", "negative"])
+def test_a_text_of_another_encoder_is_refused(embeds: Tensor, name: str):
+    given = {"prompt": torch.ones(5, TEXT_WIDTH), "negative": torch.ones(4, TEXT_WIDTH)} | {name: embeds}
+    with pytest.raises(ValueError, match=rf"found {name}.*embeds .*expected finite numbers \(L, {TEXT_WIDTH}\)"):
+        rollout(1, Text(**given), guidance_scale=2.0)
 
 
 def test_fingerprints_tell_apart_what_gives_other_latents(repository: Path):
@@ -196,6 +218,8 @@ def test_fingerprints_tell_apart_what_gives_other_latents(repository: Path):
         ({"num_world_steps": -1}, "num_world_steps of at least 0"),
         ({"num_world_steps": 1, "num_inference_steps": 1}, "num_inference_steps of at least 2"),
         ({"num_world_steps": 1, "guidance_scale": 0.5}, "guidance_scale of at least 1"),
+        ({"num_world_steps": 1, "guidance_scale": float("nan")}, "guidance_scale of at least 1"),
+        ({"num_world_steps": 1, "given_sigma": -1.0}, "given_sigma of at least 0"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, float], message: str):

@@ -47,7 +47,7 @@ def write_features(
 
     Raises:
         ValueError: The folder holds something else, another process writes to it, or `encode` gives something else than
-            the manifest says.
+            the manifest says, or no finite numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with only_writer(folder) if crew.is_first else nullcontext():
@@ -120,6 +120,11 @@ def _collect(made: Iterator[Tensor], manifest: Manifest, count: int, advance: Ca
             raise ValueError(
                 f"the tower gave {part.dtype} {tuple(part.shape[1:])}, expected {entries.dtype} {manifest.shape}, "
                 "as it gave of the first picture."
+            )
+        if not torch.isfinite(part).all():  # it would be found in training only, long after it was made
+            raise ValueError(
+                f"the tower gave values that are no finite numbers, for pictures {done} to {done + len(part) - 1} of a "
+                "shard, expected finite ones; try another precision or dtype, and look at its weights."
             )
         entries[done : done + len(part)] = part
         done += len(part)

@@ -9,7 +9,6 @@ The text encoder (11 B parameters) is never needed: text comes as embeddings tha
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from theworld.models.local_parts import check_part
 from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_sources.source import Facts
 
@@ -64,13 +64,8 @@ class Denoiser:
         Raises:
             ValueError: A file of a local folder, or a weight, is missing.
         """
-        if (folder := Path(name_or_path)).is_dir():
-            for needed in ("transformer/config.json", "scheduler/scheduler_config.json"):
-                if not (folder / needed).is_file():
-                    raise ValueError(
-                        f"found no {folder / needed}, expected it: a rollout needs the parts transformer and scheduler "
-                        "of a Cosmos-Predict2 Video2World repository; download them, too"
-                    )
+        check_part(name_or_path, "transformer")
+        check_part(name_or_path, "scheduler", config="scheduler_config.json", weights=False)
         transformer, info = CosmosTransformer3DModel.from_pretrained(
             name_or_path,
             subfolder="transformer",

@@ -37,6 +37,7 @@ class DenoiserSource(WorldSource, Generic[Settings]):
         self.denoiser = denoiser
         self.settings = settings
         self.text = Text.none(denoiser.text_width) if text is None else text
+        self.text.check(denoiser.text_width)
         if vae.latents_mean.shape[1] != denoiser.latent_channels:
             raise ValueError(
                 f"found a VAE of {vae.latents_mean.shape[1]} latent channels and a denoiser of "

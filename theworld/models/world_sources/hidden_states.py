@@ -43,7 +43,7 @@ class HiddenStatesSettings:
         return cls(**numbers_of(cls, facts))
 
     def __post_init__(self) -> None:
-        if self.block < 0 or self.sigma < 0 or self.fps < 1:
+        if not (self.block >= 0 and self.sigma >= 0 and self.fps >= 1):  # also of what is no number
             raise ValueError(f"found {self}, expected a block and sigma of at least 0 and fps of at least 1")
 
 

@@ -49,10 +49,11 @@ class RolloutSettings:
         return cls(**numbers_of(cls, facts))
 
     def __post_init__(self) -> None:
-        if self.num_world_steps < 0 or self.num_inference_steps < 2 or self.guidance_scale < 1 or self.fps < 1:
+        least = {"num_world_steps": 0, "num_inference_steps": 2, "guidance_scale": 1, "fps": 1, "given_sigma": 0}
+        if not all(getattr(self, name) >= value for name, value in least.items()):  # also of what is no number
             raise ValueError(
                 f"found {self}, expected num_world_steps of at least 0, num_inference_steps of at least 2, a "
-                "guidance_scale of at least 1 (none) and fps of at least 1"
+                "guidance_scale of at least 1 (none), fps of at least 1 and given_sigma of at least 0"
             )
 
 

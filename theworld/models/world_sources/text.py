@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -32,12 +33,37 @@ class Text:
 
     @classmethod
     def read(cls, path: str | Path) -> Text:
-        """From a safetensors file with `prompt_embeds` and perhaps `negative_prompt_embeds`, float[L, width] each."""
-        stored = load_file(path)
+        """From a safetensors file with `prompt_embeds` and perhaps `negative_prompt_embeds`, float[L, width] each.
+
+        Raises:
+            ValueError: No such file of safetensors, or not of such tensors.
+        """
+        try:
+            stored = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: is no file of safetensors ({error}); write the embeddings again") from error
         if "prompt_embeds" not in stored or any(tensor.dim() != 2 for tensor in stored.values()):
             found = {name: tuple(tensor.shape) for name, tensor in stored.items()}
             raise ValueError(f"{path}: found {found}, expected prompt_embeds (L, width) and negative_prompt_embeds")
         return cls(prompt=stored["prompt_embeds"], negative=stored.get("negative_prompt_embeds"))
+
+    def check(self, width: int) -> None:
+        """Refuse embeddings that a denoiser cannot read, before its weights are moved anywhere.
+
+        Args:
+            width: Of the embeddings that the denoiser reads.
+
+        Raises:
+            ValueError: Another width, no token, or values that are no numbers.
+        """
+        for name, given in (("prompt_embeds", self.prompt), ("negative_prompt_embeds", self.negative)):
+            if given is None:
+                continue
+            if given.shape[1] != width or not len(given) or not torch.isfinite(given).all():
+                raise ValueError(
+                    f"found {name} {tuple(given.shape)}, finite: {bool(torch.isfinite(given).all())}, expected finite "
+                    f"numbers (L, {width}) with L of at least 1: give embeddings of the denoiser's own text encoder"
+                )
 
     def spread(self, latents: Tensor) -> Tensor:
         """The prompt for every latent, on their device: float[W, L, width]."""

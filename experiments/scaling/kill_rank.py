@@ -58,7 +58,8 @@ def start(folder: Path, words: list[str], *, size: int) -> list[subprocess.Popen
     ranks = []
     for rank in range(size):
         own = {"LOCAL_RANK": rank, "RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": size}
-        own |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "PYTHONPATH": ROOT}
+        own |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        own["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         call = [sys.executable, "-c", RUN, json.dumps(words), str(folder / f"log-{rank}.txt")]
         environment = os.environ | {name: str(value) for name, value in own.items()}
         ranks.append(subprocess.Popen(call, env=environment, cwd=ROOT))

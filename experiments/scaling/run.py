@@ -31,7 +31,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "speed"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,6 +46,7 @@ from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
+from theworld.training.parallel.data_parallel import DataParallel
 from theworld.training.parallel.strategy import FullySharded
 from theworld.training.stages import LearningRates, Stage
 from theworld.types import Batch
@@ -77,7 +77,7 @@ class NotingFullySharded(NotesStart, FullySharded):
     pass
 
 
-class NotingDDP(NotesStart, DDPStrategy):
+class NotingDDP(NotesStart, DataParallel):
     pass
 
 

@@ -217,8 +217,7 @@ class TheWorldModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Mean cross-entropy over every target token of the validation set, exact whatever the batches."""
         if batch.num_target_tokens:
-            loss = self(batch).loss_sum / batch.num_target_tokens
-            self.validation_loss.update(loss, weight=batch.num_target_tokens)
+            self.validation_loss.update(self(batch).loss_sum / batch.num_target_tokens, weight=batch.num_target_tokens)
         self.log("val/loss", self.validation_loss, prog_bar=True, batch_size=1)
 
     def test_step(self, prompts: PromptBatch, batch_idx: int) -> STEP_OUTPUT:
@@ -242,9 +241,8 @@ class TheWorldModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rates of the coming optimizer step; a function of the step, so a resume needs no state."""
-        optimizer = self.trainer.optimizers[0]
         rates = {group: self.schedule.learning_rate(group, self.global_step) for group in self.schedule.groups}
-        optimizers.set_learning_rates(optimizer, rates)
+        optimizers.set_learning_rates(self.trainer.optimizers[0], rates)
         if self.steps_after(batch_idx) and is_logged(self.trainer, self.global_step + 1):
             log_numbers(self.trainer, {f"lr/{group}": rate for group, rate in rates.items()})
 
@@ -281,9 +279,11 @@ class TheWorldModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """`trainer.gradient_clip_val`, the same under every strategy and precision."""
+        """`trainer.gradient_clip_val`, the same under every strategy and precision; logs the norm that it found."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        clip(parameters, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
+        norm = clip(parameters, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
+        if norm is not None and is_logged(self.trainer, self.global_step + 1):
+            self.log("train/gradient_norm", norm, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep only the weights that some stage trains, and what Lightning counted its progress in."""

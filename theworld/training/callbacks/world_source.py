@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from theworld.models.loading import cosmos_of
@@ -80,6 +81,9 @@ class _AtFirstImage(WorldSource):
 
     def _loaded(self) -> WorldSource:
         if self._encoder.source is self:
+            rank_zero_info(
+                "An image without cached latents: loading the denoiser, which looks at it (seconds an image)"
+            )
             self._load()
         assert self._encoder.source is not None
         return self._encoder.source

@@ -16,14 +16,13 @@ EPSILON = 1e-6
 """Added to the norm before it divides, as `torch.nn.utils.clip_grad_norm_` does."""
 
 
-def clip(parameters: Iterable[Tensor], limit: float | None, *, by_value: bool = False) -> None:
-    """Clip by norm or by value; without a limit, or with 0, do nothing."""
-    if not limit:
-        return
-    if by_value:
+def clip(parameters: Iterable[Tensor], limit: float | None, *, by_value: bool = False) -> Tensor | None:
+    """Clip by norm, and return what it was before, or by value; without a limit, or with 0, do nothing."""
+    if limit and not by_value:
+        return clip_by_norm(parameters, limit)
+    if limit:
         clip_by_value(parameters, limit)
-    else:
-        clip_by_norm(parameters, limit)
+    return None
 
 
 def clip_by_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:

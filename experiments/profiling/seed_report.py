@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from baselines import three_dimensional
 from clock import SameRow
 from lightning.pytorch import Trainer
 from rows import WORLD_IDS, packed_row, samples_of
 from torch import nn
 
-from experiments.profiling.seed_style import profile_seed
+from experiments.profiling.seed_style import RATE, profile_seed
 from experiments.profiling.table import SEED, table
 from theworld.assets import TINY_BASE
 from theworld.models.configuration import TheWorldConfig
@@ -89,7 +88,7 @@ def profile_ours(
     model: TheWorld, samples: list[Sample], trained: set[str], setting: Setting, plan: Plan, folder: Path
 ) -> Report:
     """The same samples as one packed row through the module, as `theworld profile` does."""
-    rates = LearningRates(**dict.fromkeys(trained, 1e-5))
+    rates = LearningRates(**dict.fromkeys(trained, RATE))
     full = "language" in trained
     module = TheWorldModule(
         base=TINY_BASE,
@@ -119,18 +118,17 @@ def profile_ours(
 
 
 def profile_both(name: str, setting: Setting, folder: Path) -> None:
-    """One configuration in both ways, from the same weights; ours last, because a trainer ends on the CPU."""
+    """One configuration in both ways, each from the same random weights."""
     plan = Plan(**COUNTS)
     model = random_model(setting, enable_world=name == "projection")
     samples = samples_of(model, text=40 if setting.tiny else TEXT, targets=20 if setting.tiny else TARGETS)
     report = profile_seed(model, samples, TRAINED[name], plan, folder / f"{name}_as_the_seed")
     write_report(report, folder / f"{name}_as_the_seed")
-    for parameter in model.parameters():
-        parameter.grad = None
+    del model  # what it learned
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    three_dimensional(model, False)
+    model = random_model(setting, enable_world=name == "projection")
     profile_ours(model, samples, TRAINED[name], setting, plan, folder / name)
 
 

@@ -28,6 +28,9 @@ from theworld.types import Batch, Sample
 FORWARD, LOSS = Place("forward", GLUE), Place("forward", HEAD)
 BACKWARD, OPTIMIZER = Place("backward", HEAD), Place("optimizer", "step")
 
+RATE = 1e-4
+"""Learning rate, ours as well, so that the losses can be compared."""
+
 
 def profile_seed(model: TheWorld, samples: list[Sample], trained: set[str], plan: Plan, folder: Path) -> Report:
     """Profile it.
@@ -44,7 +47,7 @@ def profile_seed(model: TheWorld, samples: list[Sample], trained: set[str], plan
     model.attention_backend = "sdpa"
     three_dimensional(model, True)
     batch = padded_rows(samples, model.device)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, foreach=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, foreach=True)
     watch = Watch(model, model.device, plan, folder)
     losses = []
     for _ in range(plan.total):

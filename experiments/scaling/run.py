@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "speed"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -81,6 +82,10 @@ class NotingDDP(NotesStart, DataParallel):
     pass
 
 
+class NotingLightningDDP(NotesStart, DDPStrategy):
+    """On a stream of its own, as Lightning has it."""
+
+
 class RowTimes(Callback):
     """Seconds of each row behind which the optimizer steps, in the steps that are timed, and the most memory."""
 
@@ -117,11 +122,12 @@ class RowTimes(Callback):
 
 
 class Losses(Callback):
-    """Loss by optimizer step, over all devices; saves once (if `path` is given), and times that and a restore."""
+    """Loss and norm of the gradient by step, over all devices; saves once if `path` is given, and times it."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.losses: dict[int, float] = {}
+        self.gradient_norms: dict[int, float] = {}
         self.save_seconds = self.restore_seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: TheWorldModule) -> None:
@@ -132,6 +138,7 @@ class Losses(Callback):
         if not pl_module.steps_after(batch_idx):
             return
         self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+        self.gradient_norms[trainer.global_step] = float(trainer.callback_metrics["train/gradient_norm"])
         if self.path is not None and trainer.global_step == SAVED:
             started = time.perf_counter()
             trainer.save_checkpoint(self.path)
@@ -179,15 +186,17 @@ def fit(
     module.model = model
     model.attention_backend = module.attention_backend  # which `configure_model` sets in a model that it loads
     del model
+    ddp = NotingLightningDDP if arguments.lightning_ddp else NotingDDP
     trainer = Trainer(
         accelerator="cpu" if arguments.tiny else "gpu",
         devices=int(os.environ["LOCAL_WORLD_SIZE"]),
         num_nodes=world_size // int(os.environ["LOCAL_WORLD_SIZE"]),
-        strategy=NotingFullySharded() if strategy == "fsdp2" else NotingDDP(),
+        strategy=NotingFullySharded() if strategy == "fsdp2" else ddp(),
         precision="32-true" if arguments.tiny else "bf16-mixed",
         gradient_clip_val=1.0,
         accumulate_grad_batches=len(batches),
         max_epochs=-1,
+        log_every_n_steps=1,
         default_root_dir=arguments.folder,
         logger=False,
         enable_checkpointing=False,
@@ -213,7 +222,12 @@ def training(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     return {
         "tokens": tokens,
         "weak": weak,
-        "agree": {"losses": noted.losses, "save_seconds": noted.save_seconds, "checkpoint_bytes": size},
+        "agree": {
+            "losses": noted.losses,
+            "gradient_norms": noted.gradient_norms,
+            "save_seconds": noted.save_seconds,
+            "checkpoint_bytes": size,
+        },
     }
 
 
@@ -235,6 +249,7 @@ def main() -> None:
     parser.add_argument("--global_rows", type=int, default=2)
     parser.add_argument("--optimizer", default="adamw_bf16", choices=["adamw", "adamw_bf16"], help="of stage language")
     parser.add_argument("--backend", default="flash")
+    parser.add_argument("--lightning_ddp", action="store_true", help="Lightning's own DDP in place of ours")
     parser.add_argument("--folder", type=Path, required=True, help="where all sizes keep their checkpoints")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, required=True)

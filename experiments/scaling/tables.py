@@ -65,7 +65,9 @@ def write_table(found: dict[str, Any], path: Path) -> None:
     lines += ["| stage | GPUs | largest difference of a loss, nats | last loss |", "|---|---|---|---|"]
     for run in (r for r in runs if r["devices"] > 1):
         last = list(run["agree"]["losses"].values())[-1]
-        lines.append(f"| {run['stage']} | {run['devices']} | {agreement(runs, run):.2e} | {last:.4f} |")
+        found_here = agreement(runs, run)
+        said = f"{found_here:.2e}" if found_here <= TOLERANCE else f"**{found_here:.2e}, above it**"
+        lines.append(f"| {run['stage']} | {run['devices']} | {said} | {last:.4f} |")
     lines += [
         "",
         "| stage | saved on | resumed on | largest difference of a loss, nats | restore s |",

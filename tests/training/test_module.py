@@ -179,17 +179,22 @@ def test_gradient_clipping_works_through_the_trainer(make_module, make_data, mak
     stages = one_stage(1, world_projector=1e-3, language=1e-3)
     free = fit(make_trainer, make_module(stages=stages), make_data()).gradients[0]
     norm = torch.stack([g.norm() for g in free.values()]).norm()
-    clipped = []
+    clipped, logged = [], []
 
     class Clipped(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            logged.append(float(trainer.callback_metrics["train/gradient_norm"]))
+
         def on_train_start(self, trainer, pl_module):
             trained = list(pl_module.world.parameters())
             trainer.optimizers[0].register_step_post_hook(
                 lambda *_: clipped.extend(p.grad.norm() for p in trained if p.grad is not None)
             )
 
-    fit(make_trainer, make_module(stages=stages), make_data(), Clipped(), gradient_clip_val=float(norm) / 4)
+    options = {"gradient_clip_val": float(norm) / 4, "log_every_n_steps": 1}
+    fit(make_trainer, make_module(stages=stages), make_data(), Clipped(), **options)
     assert float(torch.stack(clipped).norm()) == pytest.approx(float(norm) / 4, rel=1e-4)
+    assert logged == [pytest.approx(float(norm), rel=1e-4)]  # what it was before
 
 
 def test_no_gradient_outlives_its_step(make_module, make_data, make_trainer):

@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from clock import SameRow, now
 from exposed import TracedStep
+from poison import Poison
 from rows import TARGETS, TEXT, packed_row, random_model, samples_of
 
 from theworld.assets import TINY_BASE
@@ -203,7 +204,7 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=False,
         plugins=[CheckpointDirectories()],
-        callbacks=[*callbacks, Quarantine(), StageSchedule()],
+        callbacks=[*callbacks, *([Poison()] if arguments.poison else []), Quarantine(), StageSchedule()],
     )
     trainer.fit(module, train_dataloaders=SameRow(batches, STEPS * len(batches)), ckpt_path=resume)
     gc.collect()
@@ -250,6 +251,7 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adamw_bf16", choices=["adamw", "adamw_bf16"], help="of stage language")
     parser.add_argument("--backend", default="flash")
     parser.add_argument("--lightning_ddp", action="store_true", help="Lightning's own DDP in place of ours")
+    parser.add_argument("--poison", action="store_true", help="NaN in free memory before every backward pass")
     parser.add_argument("--folder", type=Path, required=True, help="where all sizes keep their checkpoints")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, required=True)

@@ -59,11 +59,11 @@ def waits(make_module, make_data, make_trainer, tmp_path, monkeypatch):
     return run
 
 
-def test_steps_do_not_wait_and_logged_ones_read_the_loss(waits):
-    """Twice, once for the bar and once for the logger; the second finds the device done."""
+def test_steps_do_not_wait_and_logged_ones_read_two_numbers(waits):
+    """Thrice: the loss for the bar, then it and the gradient's norm for the logger, which find the device done."""
     found = waits(StageProgressBar())
     for step, places in enumerate(found, 2):
-        assert len(places) == (2 if step % EVERY == 0 else 0), places
+        assert len(places) == (3 if step % EVERY == 0 else 0), places
     assert sum(len(places) for places in found) / len(found) <= 1
 
 

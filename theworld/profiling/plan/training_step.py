@@ -24,6 +24,7 @@ from theworld.models.towers import Precision, autocast
 from theworld.profiling.plan.live_memory import WORKING, LiveMemory, Peak, plain_tensors
 from theworld.training.module import TheWorldModule
 from theworld.training.optimizer_rules import set_trainable
+from theworld.training.parallel.clipping import clip
 from theworld.training.stages import Stage
 from theworld.types import Batch
 
@@ -126,7 +127,7 @@ def _step(
             loss.backward()
         del loss
     with memory.during("optimizer", WORKING):
-        module.configure_gradient_clipping(optimizer, settings.clip, "norm")
+        clip(parameters, settings.clip)
         optimizer.step()
     gradient_bytes = sum(memory.rounded(p.grad.nbytes) for p in parameters if p.grad is not None)
     optimizer.zero_grad()

@@ -211,7 +211,7 @@ def test_hidden_states_train_and_are_imagined_again(cosmos, tmp_path):
 
 
 def test_one_source_at_a_time(of, cosmos, tmp_path):
-    with pytest.raises(SystemExit, match="expected a rollout or hidden_states"):
+    with pytest.raises(SystemExit, match="expected one of rollout, hidden_states and source"):
         cache(of, tmp_path, f"--cosmos_model={cosmos}", *ROLLOUT, "--hidden_states.block=1")
 
 

@@ -34,10 +34,9 @@ from theworld.data.stores import RowStore
 from theworld.models.loading import cosmos_of, is_export
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, Feature, Precision, autocast, encode, encoder_facts, tower
-from theworld.models.world_sources.attach import source_of
 from theworld.models.world_sources.hidden_states import HiddenStatesSettings
 from theworld.models.world_sources.rollout import RolloutSettings
-from theworld.models.world_sources.source import WorldSource, content_keys
+from theworld.models.world_sources.source import SourceSettings, WorldSource, content_keys
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -56,6 +55,7 @@ def cache_features(
     trained_later: Sequence[Feature] = (),
     rollout: RolloutSettings | None = None,
     hidden_states: HiddenStatesSettings | None = None,
+    source: SourceSettings | None = None,
     text: str | None = None,
     precision: Precision = "bf16-mixed",
     device: str | None = None,
@@ -83,6 +83,7 @@ def cache_features(
             stages trains, from its first step on.
         rollout: Makes latents of the present and of `num_world_steps` future frames, by the denoiser of `cosmos_model`.
         hidden_states: Makes hidden states of that denoiser in place of latents.
+        source: Any other world source, by the class of its settings and their values.
         text: A safetensors file of text embeddings for the denoiser (`theworld.models.world_sources.text`).
         precision: As `trainer.precision` of the run.
         device: `cuda` or `cpu`, as that of the run; by default the GPU if there is one.
@@ -101,23 +102,23 @@ def cache_features(
             f"found features={list(features)}, batch_size={batch_size}, enable_world={settings.enable_world} in the "
             "index, expected something to make, at least one image at a time."
         )
-    denoises = bool(rollout or hidden_states)  # an export brings its world encoder, but no denoiser
+    asked = [one for one in (rollout, hidden_states, source) if one is not None]
     model = load_towers(
         base,
-        cosmos_model=None if denoises and is_export(base) else cosmos_model,
+        cosmos_model=None if asked and is_export(base) else cosmos_model,  # an export brings its own, but no denoiser
         enable_world="world_latents" in wanted,
         world_image_size=settings.world_image_size,
         dtype=_DTYPES[dtype],
         trained_later=trained_later,
     )
-    source = _source(model, cosmos_of(base, cosmos_model), rollout, hidden_states, text=text, dtype=_DTYPES[dtype])
+    maker = _source(model, cosmos_of(base, cosmos_model), asked, text=text, dtype=_DTYPES[dtype])
     with Crew.of_torchrun() as crew:
         folder, where = Path(output).expanduser(), crew.device(device)
         drawings = _drawings(store, found, folder, crew, restart=restart)
         for name in wanted:
             pixels = _DrawnPixels(store, found, drawings, name, base=base)
             tower(model, name).to(where)
-            made_by = source.to(where) if source is not None and name == "world_latents" else None
+            made_by = maker.to(where) if maker is not None and name == "world_latents" else None
             run = partial(_encode, model, name, made_by, precision=precision, device=where)
             manifest = _manifest(
                 model, run, pixels, made_by, precision=precision, batch_size=batch_size, shard_bytes=shard_bytes
@@ -174,22 +175,21 @@ def load_towers(
 def _source(
     model: TheWorld,
     cosmos_model: str,
-    rollout: RolloutSettings | None,
-    hidden_states: HiddenStatesSettings | None,
+    asked: Sequence[SourceSettings],
     *,
     text: str | None,
     dtype: torch.dtype,
 ) -> WorldSource | None:
     """What makes the latents, if it is not the world encoder alone."""
-    encoder, asked = model.cosmos_encoder, [settings for settings in (rollout, hidden_states) if settings is not None]
+    encoder = model.cosmos_encoder
     if not asked and text is None:
         return None
     if encoder is None or len(asked) != 1:
         raise ValueError(
             f"found {asked}, text={text} and world_latents {'' if encoder is not None else 'not '}among the features, "
-            "expected a rollout or hidden_states, which the text is for, and world_latents of an index that has them"
+            "expected one of rollout, hidden_states and source, and world_latents of an index that has them"
         )
-    return source_of(encoder.vae, cosmos_model, asked[0], text=text, dtype=dtype)
+    return asked[0].source(encoder.vae, cosmos_model, text=text, dtype=dtype)
 
 
 class _DrawnPixels(Dataset[Tensor]):

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import torch
 
+from theworld.models import world_sources
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.theworld import TheWorld
-from theworld.models.world_encoder import WorldEncoder
-from theworld.models.world_sources.hidden_states import HiddenStates, HiddenStatesSettings
-from theworld.models.world_sources.rollout import Rollout, RolloutSettings
-from theworld.models.world_sources.source import WorldSource
+from theworld.models.world_sources.source import SourceSettings, WorldSource
 
-SourceSettings = RolloutSettings | HiddenStatesSettings
 
-SETTINGS: dict[str, type[RolloutSettings] | type[HiddenStatesSettings]] = {
-    "rollout": RolloutSettings,
-    "hidden_states": HiddenStatesSettings,
-}
-"""Settings of each source that makes latents of one image, by the `kind` of its fingerprint."""
+def known_settings() -> dict[str, type[SourceSettings]]:
+    """Settings of each source that makes latents of one image, by their `kind`: those in the files of this folder."""
+    for file in iter_modules(world_sources.__path__):
+        import_module(f"{world_sources.__name__}.{file.name}")
+    return dict(SourceSettings.known)
 
 
 def needs_source(config: TheWorldConfig) -> bool:
@@ -72,28 +71,11 @@ def attach_trained_source(model: TheWorld, cosmos_model: str, *, text: str | Pat
         ValueError: Its source cannot be built of one image, or is another one.
     """
     facts = model.config.world_source or {}
-    kind = facts.get("kind", "a source it does not name")
-    if model.cosmos_encoder is None or kind not in SETTINGS:
+    kind, known = facts.get("kind", "a source it does not name"), known_settings()
+    if model.cosmos_encoder is None or kind not in known:
         raise ValueError(
             f"found a model of num_world_steps={model.config.num_world_steps} whose latents came from {kind!r}, "
-            f"expected one of {sorted(SETTINGS)}: others cannot be made of one image; give the model world_latents"
+            f"expected one of {sorted(known)}: others cannot be made of one image; give the model world_latents"
         )
-    settings = SETTINGS[kind].from_facts(facts)
-    attach_source(model, source_of(model.cosmos_encoder.vae, cosmos_model, settings, text=text, dtype=dtype))
-
-
-def source_of(
-    vae: WorldEncoder, cosmos_model: str, settings: SourceSettings, *, text: str | Path | None, dtype: torch.dtype
-) -> WorldSource:
-    """The source that has such settings.
-
-    Args:
-        vae: Of the same Cosmos model.
-        cosmos_model: As in `attach_trained_source`, like the two below.
-        settings: Decide which source.
-        text: See there.
-        dtype: See there.
-    """
-    if isinstance(settings, RolloutSettings):
-        return Rollout.from_pretrained(vae, cosmos_model, settings, text=text, dtype=dtype)
-    return HiddenStates.from_pretrained(vae, cosmos_model, settings, text=text, dtype=dtype)
+    settings = known[kind].from_facts(facts)
+    attach_source(model, settings.source(model.cosmos_encoder.vae, cosmos_model, text=text, dtype=dtype))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 import torch
 
 from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import Denoiser
-from theworld.models.world_sources.source import Facts, WorldSource
+from theworld.models.world_sources.source import Facts, SourceSettings, WorldSource
 from theworld.models.world_sources.text import Text
 
-Settings = TypeVar("Settings", bound=Any)  # a dataclass of numbers
+Settings = TypeVar("Settings", bound=SourceSettings)
 
 
 class DenoiserSource(WorldSource, Generic[Settings]):
@@ -25,12 +25,7 @@ class DenoiserSource(WorldSource, Generic[Settings]):
         denoiser: Likewise.
         settings: How it is run.
         text: For every image the same; by default none.
-
-    Attributes:
-        kind: Its name in fingerprints.
     """
-
-    kind: ClassVar[str]
 
     def __init__(self, vae: WorldEncoder, denoiser: Denoiser, settings: Settings, *, text: Text | None = None) -> None:
         self.vae = vae
@@ -69,7 +64,7 @@ class DenoiserSource(WorldSource, Generic[Settings]):
     def fingerprint(self) -> Facts:
         """Weights of both networks, settings and text."""
         networks = {"vae_sha256": weights_sha256(self.vae, {})} | self.denoiser.fingerprint()
-        return {"kind": self.kind} | networks | self.text.fingerprint() | asdict(self.settings)
+        return {"kind": self.settings.kind} | networks | self.text.fingerprint() | asdict(cast(Any, self.settings))
 
     def to(self, device: torch.device | str) -> Self:
         """Move both networks; on a GPU the denoiser is compiled, which is made of many small kernels otherwise."""

@@ -6,8 +6,9 @@ and how much noise is for an experiment to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import Denoiser
 from theworld.models.world_sources.denoiser_source import DenoiserSource
-from theworld.models.world_sources.source import noise, numbers_of
+from theworld.models.world_sources.source import SourceSettings, noise
 from theworld.models.world_sources.text import Text
 
 _EPSILON = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class HiddenStatesSettings:
+class HiddenStatesSettings(SourceSettings):
     """Which hidden states.
 
     Args:
@@ -32,19 +33,22 @@ class HiddenStatesSettings:
         fps: Frames a second that are said of the video.
     """
 
+    kind = "hidden_states"
+
     block: int
     sigma: float = 0.5
     seed: int = 0
     fps: int = 16
 
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, str]) -> HiddenStatesSettings:
-        """Those of a fingerprint."""
-        return cls(**numbers_of(cls, facts))
-
     def __post_init__(self) -> None:
         if not (self.block >= 0 and self.sigma >= 0 and self.fps >= 1):  # also of what is no number
             raise ValueError(f"found {self}, expected a block and sigma of at least 0 and fps of at least 1")
+
+    def source(
+        self, vae: WorldEncoder, cosmos_model: str, *, text: str | Path | None, dtype: torch.dtype
+    ) -> HiddenStates:
+        """As `SourceSettings.source` has it; reads the denoiser of `cosmos_model`."""
+        return HiddenStates.from_pretrained(vae, cosmos_model, self, text=text, dtype=dtype)
 
 
 class HiddenStates(DenoiserSource[HiddenStatesSettings]):
@@ -60,7 +64,6 @@ class HiddenStates(DenoiserSource[HiddenStatesSettings]):
         text: See there.
     """
 
-    kind = "hidden_states"
     num_frames = 1
 
     def __init__(

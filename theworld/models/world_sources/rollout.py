@@ -9,9 +9,10 @@ everywhere here, and stays as it is. A world step is one latent frame: four fram
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,12 +20,12 @@ from torch import Tensor
 from theworld.models.world_encoder import WorldEncoder
 from theworld.models.world_sources.denoiser import SIGMA_MAX, Denoiser
 from theworld.models.world_sources.denoiser_source import DenoiserSource
-from theworld.models.world_sources.source import noise, numbers_of
+from theworld.models.world_sources.source import SourceSettings, noise
 from theworld.models.world_sources.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutSettings:
+class RolloutSettings(SourceSettings):
     """How a rollout is sampled.
 
     Args:
@@ -36,17 +37,14 @@ class RolloutSettings:
         given_sigma: The noise that is said to be on the present frame, which has none.
     """
 
+    kind = "rollout"
+
     num_world_steps: int
     num_inference_steps: int = 35
     guidance_scale: float = 1.0
     seed: int = 0
     fps: int = 16
     given_sigma: float = 1e-4
-
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, str]) -> RolloutSettings:
-        """Those of a fingerprint."""
-        return cls(**numbers_of(cls, facts))
 
     def __post_init__(self) -> None:
         least = {"num_world_steps": 0, "num_inference_steps": 2, "guidance_scale": 1, "fps": 1, "given_sigma": 0}
@@ -55,6 +53,10 @@ class RolloutSettings:
                 f"found {self}, expected num_world_steps of at least 0, num_inference_steps of at least 2, a "
                 "guidance_scale of at least 1 (none), fps of at least 1 and given_sigma of at least 0"
             )
+
+    def source(self, vae: WorldEncoder, cosmos_model: str, *, text: str | Path | None, dtype: torch.dtype) -> Rollout:
+        """As `SourceSettings.source` has it; reads the denoiser of `cosmos_model`."""
+        return Rollout.from_pretrained(vae, cosmos_model, self, text=text, dtype=dtype)
 
 
 class Rollout(DenoiserSource[RolloutSettings]):
@@ -66,8 +68,6 @@ class Rollout(DenoiserSource[RolloutSettings]):
         settings: How many frames, and how they are sampled.
         text: See there; guidance needs a negative one.
     """
-
-    kind = "rollout"
 
     def __init__(
         self, vae: WorldEncoder, denoiser: Denoiser, settings: RolloutSettings, *, text: Text | None = None

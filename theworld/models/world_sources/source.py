@@ -1,5 +1,8 @@
 """The interface of a world source: images → latents, frozen, reproducible, and with a name for what made them.
 
+A source is one file in this folder: a `WorldSource`, and the `SourceSettings` that say how it is asked for. Whoever
+needs one finds it by the `kind` of its settings (`attach.known_settings`); `frame.py` is the shortest.
+
 A source is no part of the model: it has no parameters that train, and an export does not carry it. A model of one frame
 needs none, its own world encoder is enough; one of several frames reads latents from a cache (`theworld data cache`),
 or from a source that was attached to it.
@@ -13,11 +16,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from theworld.models.world_encoder import WorldEncoder
 
 Facts = dict[str, str | int | float]
 """What decides the latents besides the image: weights by their hash, settings by their value."""
@@ -56,6 +62,43 @@ class WorldSource(ABC):
         """Move the weights; gives itself."""
 
 
+class SourceSettings(ABC):
+    """What is asked of a source: a frozen dataclass of numbers, which name their own type.
+
+    Attributes:
+        kind: Name of the source, in fingerprints and in exports of models that were trained on it.
+    """
+
+    kind: ClassVar[str]
+    known: ClassVar[dict[str, type[SourceSettings]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Settings of the same kind take each other's place, so that a module may be loaded again."""
+        SourceSettings.known[cls.kind] = cls
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, str]) -> Self:
+        """Those of a fingerprint that was kept as text."""
+        read = {"int": int, "float": float}
+        return cls(**{field.name: read[str(field.type)](facts[field.name]) for field in fields(cast(Any, cls))})
+
+    @abstractmethod
+    def source(
+        self, vae: WorldEncoder, cosmos_model: str, *, text: str | Path | None, dtype: torch.dtype
+    ) -> WorldSource:
+        """The source that these settings describe.
+
+        Args:
+            vae: The model's own world encoder.
+            cosmos_model: Folder or Hub name of the Cosmos model that it is from.
+            text: A safetensors file of text embeddings, for sources that take one.
+            dtype: Of weights that are loaded.
+
+        Raises:
+            ValueError: There is no such source, or it cannot use what it is given.
+        """
+
+
 def content_keys(pixels: Tensor) -> list[str]:
     """A key for each image that follows from its pixels; waits for the device.
 
@@ -77,9 +120,3 @@ def noise(shape: Sequence[int], *, seed: int, key: str) -> Tensor:
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.randn(tuple(shape), generator=generator)
-
-
-def numbers_of(settings: type, facts: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a dataclass of numbers, read back from a fingerprint that was kept as text."""
-    read = {"int": int, "float": float}
-    return {field.name: read[str(field.type)](facts[field.name]) for field in fields(settings)}

@@ -91,3 +91,17 @@ def test_a_layer_is_one_call(monkeypatch):
     optimizer.state[parameters[0][1]]["step"] += 1
     optimizer.step()
     assert calls == [1, 1, 2, 2]
+
+
+def test_the_kernels_seed_follows_from_step_and_call():
+    """Under `rounding_of_step` it is the same on every rank, whatever was drawn before, and another in each step."""
+    seeds = set()
+    for step in range(100):
+        torch.manual_seed(step)
+        torch.rand(step)
+        found = {low_precision_adamw._seed(step, call) for call in range(3)}
+        torch.manual_seed(step)
+        assert found == {low_precision_adamw._seed(float(step), call) for call in range(3)}
+        seeds |= found
+    assert len(seeds) == 300
+    assert all(0 <= seed < 2**31 for seed in seeds)

@@ -40,10 +40,10 @@ class _Layerwise(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch._dynamo.config.patch(recompile_limit=_VERSIONS):
-            for (layer, step, lr, *settings), parameters in self._layers().items():
+            for call, ((layer, step, lr, *settings), parameters) in enumerate(self._layers().items()):
                 torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1)
                 if layer == _ALL:
-                    self._update_all(parameters, step + 1, lr, *settings)
+                    self._update_all(parameters, _seed(step, call), step + 1, lr, *settings)
                 else:
                     # A rate that is a number would be compiled into the code, and each other one again.
                     self._update(parameters, torch.tensor(lr), *settings)
@@ -82,6 +82,7 @@ class _Layerwise(torch.optim.Optimizer):
     def _update_all(
         self,
         parameters: list[Tensor],
+        seed: int,
         step: float,
         lr: float,
         beta1: float,
@@ -102,7 +103,7 @@ class _Layerwise(torch.optim.Optimizer):
             beta2=beta2,
             weight_decay=weight_decay,
             eps=eps,
-            seed=int(torch.randint(2**31 - 1, ())),
+            seed=seed,
         )
 
     def _update(self, parameters: list[Tensor], *settings: Any) -> None:
@@ -116,6 +117,11 @@ class _Layerwise(torch.optim.Optimizer):
             *settings,
             self.bf16_stochastic_round,
         )
+
+
+def _seed(step: float, call: int) -> int:
+    """Another one for each step and call; no generator is drawn from, which ranks may have drawn from differently."""
+    return (torch.initial_seed() + 1_000_003 * int(step) + 7919 * call) % (2**31 - 1)
 
 
 def _layer_of(name: str) -> str:

@@ -9,7 +9,7 @@
 Gradients come on top, in the type of the weights, and those of several micro-batches are added up in it. Weights in
 bfloat16 have eight bits, so most updates are smaller than the distance to the next number and rounding to the nearest
 would drop them all. Stochastic rounding goes up or down with the odds that make the mean right. The two smaller ones
-are torchao's, compiled at the first step (`low_precision_adamw`).
+are torchao's, compiled at the first step (`low_precision_adamw`); bfloat16 on CUDA by a kernel of ours.
 """
 
 from __future__ import annotations

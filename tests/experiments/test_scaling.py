@@ -82,8 +82,8 @@ def test_two_processes_train_and_resume_as_one_does(tmp_path):
     for size in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={size}"]
         command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "experiments/scaling/run.py", "--tiny"]
-        command += ["--stage=language", f"--folder={tmp_path}", f"--output={tmp_path}/{size}.json", "--parts=train"]
-        command += ["resume", "--written_on=1"] if size == 2 else []
+        command += ["--stage=language", f"--folder={tmp_path}", f"--output={tmp_path}/{size}.json"]
+        command += ["--parts", "train", "resume", "--written_on=1"] if size == 2 else []
         subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=200)
     one, two = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
     assert len(one["agree"]["losses"]) == 12

@@ -104,4 +104,5 @@ def test_the_kernels_seed_follows_from_step_and_call():
         assert found == {low_precision_adamw._seed(float(step), call) for call in range(3)}
         seeds |= found
     assert len(seeds) == 300
+    assert len({low_precision_adamw._seed(float(step), 0) for step in range(100)}) == 100  # of one generator's seed
     assert all(0 <= seed < 2**31 for seed in seeds)

@@ -151,8 +151,7 @@ def test_time_by_module_is_the_step(found):
     assert time["places_over_step"] == pytest.approx(1.0, abs=0.03)
     kernels = sum(place.get("kernel_seconds", 0.0) for place in time["places"])
     assert kernels + time["idle_seconds"] >= 0.999 * time["step_seconds"]
-    # An H200 gave 1.09 and 1.07: while it traces, CUPTI keeps kernels from overlapping, as they do in other steps.
-    assert kernels <= 1.15 * time["step_seconds"]
+    assert kernels <= 1.05 * time["step_seconds"]  # what two kernels share is counted once
     layers = [place for place in time["places"] if ".language_model.layers." in place["part"]]
     assert len(layers) == 2 * SIZE["num_hidden_layers"]  # forward and backward
     assert all(place["launches"] > 0 and place["kernel_seconds"] > 0 for place in layers)

@@ -28,7 +28,8 @@ def record(folder: str | Path, event: str, **fields: object) -> None:
     """Append one event to `<folder>/events.jsonl` and wait until it is on the disk.
 
     `step` (None by default), `rank` (this process's by default) and any others stand behind time and name. Numbers that
-    are not finite become words (`"nan"`), because JSON has none; paths become strings.
+    are not finite become words (`"nan"`), because JSON has none; paths become strings. Where another process is seen in
+    the middle of its line, an empty one comes between; `read_events` skips those.
 
     Args:
         folder: The run's `trainer.default_root_dir`; made if it is not there.

@@ -113,7 +113,7 @@ def place_of(name: str) -> Place:
 def _device_seconds(trace: Sequence[TraceEvent]) -> Mapping[int, float]:
     """Time of the device by launch. What two kernels share is the first one's, so that the sum is the time it was busy.
 
-    They do share: cuBLAS launches its kernels early on Hopper, and they wait for the one before.
+    They share where there are several streams, or where a kernel is launched before the one in front of it has ended.
     """
     work = sorted((event for event in trace if event.get("cat") in _DEVICE), key=lambda event: event["ts"])
     taken: dict[int, float] = defaultdict(float)

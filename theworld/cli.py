@@ -51,7 +51,6 @@ from theworld.training.checkpoints.callback import CrashSafeCheckpoint
 from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
 from theworld.training.nonfinite.replay import Replay, report
-from theworld.training.parallel import data_parallel
 from theworld.world_tokens import num_world_tokens, random_num_world_tokens
 
 CONFIGURABLE = ["lightning.pytorch", "torch.optim", "theworld"]
@@ -227,7 +226,6 @@ def main(args: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")  # Lightning 2.6 with torch 2.13
     # Which rows a batch needs is for the model to say; the data module has no part in it.
     warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
-    data_parallel.register()
     disable_progress_bar()  # transformers' bars for reading and writing weights would tear ours
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["data"]:

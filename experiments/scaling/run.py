@@ -38,7 +38,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from clock import SameRow, now
 from exposed import TracedStep
-from poison import Poison
 from rows import TARGETS, TEXT, packed_row, random_model, samples_of
 
 from theworld.assets import TINY_BASE
@@ -48,7 +47,6 @@ from theworld.training.callbacks.quarantine import Quarantine
 from theworld.training.callbacks.stage_schedule import StageSchedule
 from theworld.training.checkpoints.plugin import CheckpointDirectories
 from theworld.training.module import TheWorldModule
-from theworld.training.parallel.data_parallel import DataParallel
 from theworld.training.parallel.strategy import FullySharded
 from theworld.training.stages import LearningRates, Stage
 from theworld.types import Batch
@@ -79,12 +77,8 @@ class NotingFullySharded(NotesStart, FullySharded):
     pass
 
 
-class NotingDDP(NotesStart, DataParallel):
+class NotingDDP(NotesStart, DDPStrategy):
     pass
-
-
-class NotingLightningDDP(NotesStart, DDPStrategy):
-    """On a stream of its own, as Lightning has it."""
 
 
 class RowTimes(Callback):
@@ -187,12 +181,11 @@ def fit(
     module.model = model
     model.attention_backend = module.attention_backend  # which `configure_model` sets in a model that it loads
     del model
-    ddp = NotingLightningDDP if arguments.lightning_ddp else NotingDDP
     trainer = Trainer(
         accelerator="cpu" if arguments.tiny else "gpu",
         devices=int(os.environ["LOCAL_WORLD_SIZE"]),
         num_nodes=world_size // int(os.environ["LOCAL_WORLD_SIZE"]),
-        strategy=NotingFullySharded() if strategy == "fsdp2" else ddp(),
+        strategy=NotingFullySharded() if strategy == "fsdp2" else NotingDDP(),
         precision="32-true" if arguments.tiny else "bf16-mixed",
         gradient_clip_val=1.0,
         accumulate_grad_batches=len(batches),
@@ -204,7 +197,7 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=False,
         plugins=[CheckpointDirectories()],
-        callbacks=[*callbacks, *([Poison()] if arguments.poison else []), Quarantine(), StageSchedule()],
+        callbacks=[*callbacks, Quarantine(), StageSchedule()],
     )
     trainer.fit(module, train_dataloaders=SameRow(batches, STEPS * len(batches)), ckpt_path=resume)
     gc.collect()
@@ -250,8 +243,6 @@ def main() -> None:
     parser.add_argument("--global_rows", type=int, default=2)
     parser.add_argument("--optimizer", default="adamw_bf16", choices=["adamw", "adamw_bf16"], help="of stage language")
     parser.add_argument("--backend", default="flash")
-    parser.add_argument("--lightning_ddp", action="store_true", help="Lightning's own DDP in place of ours")
-    parser.add_argument("--poison", action="store_true", help="NaN in free memory before every backward pass")
     parser.add_argument("--folder", type=Path, required=True, help="where all sizes keep their checkpoints")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--output", type=Path, required=True)

@@ -1,7 +1,7 @@
 """No step reads memory that nobody wrote: with NaN in all of it, gradients are those of the reference.
 
 A read of that kind gives a right loss and, now and then, wrong gradients, which no comparison on fresh memory finds.
-Kernels of a GPU are not reached here (`experiments/speed/poison.py` does).
+Kernels of a GPU are not reached here; what compiled ones did read is in `test_read_back.py`.
 """
 
 from __future__ import annotations

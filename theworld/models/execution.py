@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from theworld.models.decoder import layer_forward
+from theworld.models.read_back import wait_before_read_back
 from theworld.models.theworld import TheWorld
 
 _VERSIONS = 128
@@ -36,11 +37,14 @@ def set_execution(model: TheWorld, *, compiled: bool, recompute: Recompute) -> N
 
     Raises:
         ValueError: `recompute` is none of its values.
+        RuntimeError: See `wait_before_read_back`.
     """
     # Layers share their compiled code: one version for each kind of layer, and for each number of live rows.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VERSIONS)
     if recompute not in get_args(Recompute):
         raise ValueError(f"found recompute={recompute!r}, expected one of {get_args(Recompute)}")
+    if compiled:
+        wait_before_read_back()
     for number, layer in enumerate(model.gemma.model.language_model.layers):
         again = recompute == "full" or (recompute == "selective" and number % 2 == 0)
         _run(layer, layer_forward, compiled=compiled, again=again)

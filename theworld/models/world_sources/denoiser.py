@@ -17,6 +17,7 @@ from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from theworld.models.local_parts import check_part
+from theworld.models.read_back import wait_before_read_back
 from theworld.models.weights_digest import weights_sha256
 from theworld.models.world_sources.source import Facts
 
@@ -93,6 +94,7 @@ class Denoiser:
         Args:
             options: Of `torch.compile`.
         """
+        wait_before_read_back()
         for block in self.transformer.transformer_blocks:
             block.compile(**options)
 

@@ -139,3 +139,9 @@ def test_counts_that_cannot_be_are_refused(steps: int, shape: tuple[int, int] | 
         ValueError, match=re.escape(f"world_latent_shape={shape} and num_world_steps={steps}, expected")
     ):
         num_world_tokens(64, "spatial", steps, None, shape)
+
+
+@pytest.mark.parametrize(("size", "shape", "fit"), [(30, None, 24), (4, None, 8), (0, None, 8), (72, (2048, 16), 64)])
+def test_a_side_that_is_no_whole_number_of_cells_is_refused_before_a_model_is_there(size, shape, fit):
+    with pytest.raises(ValueError, match=rf"found world_image_size={size}, .* multiple of .*, such as {fit}$"):
+        num_world_tokens(size, "spatial", 0, None, shape)

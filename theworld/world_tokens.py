@@ -26,7 +26,7 @@ def num_world_tokens(
             pixels and 16 channels.
 
     Raises:
-        ValueError: As `tokens_per_frame`, or a shape or number of steps that no latents have.
+        ValueError: As `tokens_per_frame`, or a shape, number of steps or side in pixels that no latents have.
     """
     channels, stride = world_latent_shape or (COSMOS_CHANNELS, COSMOS_STRIDE)
     if channels < 1 or stride < 1 or num_world_steps < 0:
@@ -34,7 +34,12 @@ def num_world_tokens(
             f"found world_latent_shape={world_latent_shape} and num_world_steps={num_world_steps}, expected channels "
             "and a stride of at least 1 (or none), and no fewer than 0 steps"
         )
-    side = world_image_size // stride
+    side, rest = divmod(world_image_size, stride)
+    if side < 1 or rest:
+        raise ValueError(
+            f"found world_image_size={world_image_size}, expected a positive multiple of the latent stride {stride}, "
+            f"such as {max(1, side) * stride}"
+        )
     per_frame = tokens_per_frame(side, channels, mode=world_projection_mode, budget=world_tokens_per_frame)
     return per_frame * (1 + num_world_steps)
 

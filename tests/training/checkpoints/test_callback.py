@@ -102,6 +102,12 @@ def test_a_second_run_in_the_directory_is_refused(fit, tmp_path):
     lock_directory(tmp_path / "saved").close()  # given back at the end
 
 
+def test_a_folder_that_cannot_be_is_refused(fit, tmp_path):
+    (tmp_path / "saved").write_text("a file")
+    with pytest.raises(ValueError, match=r"saved: found \[Errno 17\] .* expected a folder that can be written to"):
+        fit(1)
+
+
 def test_a_run_that_fails_gives_the_directory_back(fit, tmp_path, monkeypatch):
     monkeypatch.setattr("theworld.training.checkpoints.plugin.free_bytes", lambda folder: 10)
     with pytest.raises(ValueError, match="found 10 bytes free"):

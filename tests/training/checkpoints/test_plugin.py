@@ -97,6 +97,7 @@ MANIFESTS = {
     "of another format": '{"format": 2, "files": {}}',
     "deep": "[" * 100_000,
     "without hashes": '{"format": 1, "files": {"checkpoint.pt": {}}}',
+    "of no file": '{"format": 1, "files": {}}',
 }
 
 

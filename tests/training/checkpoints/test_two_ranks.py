@@ -43,3 +43,10 @@ def test_ranks_that_begin_from_different_checkpoints_are_refused(run):
         assert "step=1.ckpt'} for others, expected one" in record["stopped"]
     first, second = run("the same", 3)  # control
     assert (first["stopped"], first["step"], second["step"]) == ("", 3, 3)
+
+
+def test_ranks_end_together_where_the_first_cannot_write(run, tmp_path):
+    """It alone takes the folder; the other one would wait for it until the timeout of a collective."""
+    (tmp_path / "saved").write_text("a file")
+    for record in run("the same", 2):
+        assert "expected a folder that can be written to" in record["stopped"]

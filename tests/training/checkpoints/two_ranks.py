@@ -66,6 +66,6 @@ def train(
         trainer.fit(module, datamodule=datamodule, ckpt_path="last" if (folder / "saved").exists() else None)
     except Exception as error:
         stopped = f"{type(error).__name__}: {error}"
-    weights = {name: p.detach() for name, p in module.world.named_parameters()}
+    weights = {name: p.detach() for name, p in module.named_parameters()}  # none before the model is loaded
     record = {"stopped": stopped, "weights": weights, "step": trainer.global_step}
     torch.save(record, folder / f"rank-{trainer.global_rank}.pt")

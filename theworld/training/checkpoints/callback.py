@@ -77,6 +77,11 @@ class CrashSafeCheckpoint(ModelCheckpoint):
                 sweep(self._folder)
             except ValueError as error:
                 refusal = str(error)
+            except OSError as error:  # the other ranks wait for what is said here
+                refusal = (
+                    f"{self._folder}: found {error}, expected a folder that can be written to; set "
+                    "trainer.default_root_dir to one"
+                )
         refusal = trainer.strategy.broadcast(refusal)
         if refusal is not None:
             raise ValueError(refusal)

@@ -222,6 +222,8 @@ def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
         manifest = json.loads(content)
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}")
+        if not manifest["files"]:
+            raise ValueError("no file")
         return {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from tests.training.ranks import Ranks
 from theworld.evaluation.metrics import SpatialAccuracy
 from theworld.evaluation.predictions import Prediction
 from theworld.evaluation.report import Report
@@ -105,20 +105,20 @@ SHARDS = {
 }
 
 
-def _of_rank(rank: int, store: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    predictions, found = answered(60), {}
+def _of_rank(*, world_size: int, folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank, predictions, found = dist.get_rank(), answered(60), {}
     for name, shards in SHARDS.items():
         metric = SpatialAccuracy()
         for start in range(0, len(shards[rank]), 4):
             update(metric, [predictions[number] for number in shards[rank][start : start + 4]])
         found[name] = metric.compute()
-    torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_with_uneven_shards_equal_one_exactly(tmp_path: Path) -> None:
-    mp.spawn(_of_rank, args=(str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    Ranks(_of_rank, world_size=2, folder=tmp_path).wait(60)
     metric = SpatialAccuracy()
     update(metric, answered(60))
     alone = metric.compute()

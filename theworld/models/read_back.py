@@ -1,12 +1,13 @@
 """Compiled reductions that wait before they read back what they stored.
 
 Inductor fuses several reductions over a row into one Triton kernel; one of its loops may store a buffer that a later
-loop loads. Triton spreads the store and the load over threads in different ways (four float32 a thread, eight beside
-bfloat16), so that a warp reads what another has not written yet: whatever that memory held before. The backward pass of
-Gemma's layers has such loops (the norms of queries and keys): beside a right loss, gradients were 10⁵ times too large,
-in every step on an H100, now and then on an H200. Known to both projects and not mended in either: pytorch#190519
-(closed without a change), triton#10924 (open). What is added is what the first proposed, a barrier between the loops;
-it costs no time that could be measured (`experiments/README.md`, 2026-11-28).
+loop loads. Triton spreads the store and the load over threads in different ways, and nothing makes a warp wait for
+another, so that it reads what was not written yet: whatever that memory held before. In the backward pass of the norms
+of queries and keys two warps share each row of 256 float32 that they store, and one warp loads a whole row. Of the two
+block sizes that Inductor tries for this kernel one is wrong: beside a right loss, gradients were 10⁵ times too large, in
+every step on an H100, now and then on an H200. Known to both projects and not mended in either: pytorch#190519 (closed
+without a change), triton#10924 (open). What is added is what the first proposed, a barrier between the loops; it costs
+no time that could be measured (`experiments/README.md`, 2026-11-28).
 """
 
 from __future__ import annotations

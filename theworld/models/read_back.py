@@ -4,10 +4,13 @@ Inductor fuses several reductions over a row into one Triton kernel; one of its 
 loop loads. Triton spreads the store and the load over threads in different ways, and nothing makes a warp wait for
 another, so that it reads what was not written yet: whatever that memory held before. In the backward pass of the norms
 of queries and keys two warps share each row of 256 float32 that they store, and one warp loads a whole row. Of the two
-block sizes that Inductor tries for this kernel one is wrong: beside a right loss, gradients were 10⁵ times too large, in
-every step on an H100, now and then on an H200. Known to both projects and not mended in either: pytorch#190519 (closed
-without a change), triton#10924 (open). What is added is what the first proposed, a barrier between the loops; it costs
-no time that could be measured (`experiments/README.md`, 2026-11-28).
+block sizes that Inductor tries for this kernel one is wrong: beside a right loss, gradients were 10⁵ times too large,
+in nearly every step on an H100 and, by all appearance, in a few processes on an H200. Known to both projects:
+pytorch#190519 (closed; 2.11 and 2.13 have no barrier), triton#10924 (open). What is added is what the first proposed, a
+barrier between the loops; it costs no time that could be measured (`experiments/README.md`, 2026-11-28).
+
+A store over what an earlier loop read needs none: Inductor works in place only where the value depends on all reads
+before it, and so waits for a sum of theirs. What a compiled layer writes into its own inputs would; ours write nothing.
 """
 
 from __future__ import annotations

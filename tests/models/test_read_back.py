@@ -15,11 +15,14 @@ from torch._inductor.codegen.triton import TritonKernel
 from torch._inductor.graph import GraphLowering
 
 from tests.models.conftest import make_sample, packed
+from tests.models.world_sources.conftest import new_scheduler, new_transformer
 from tests.tiny import inputs, make_model
+from theworld.models import execution
 from theworld.models.configuration import TheWorldConfig
 from theworld.models.execution import set_execution
 from theworld.models.read_back import BARRIER, CACHE_TAG, wait_before_read_back
 from theworld.models.theworld import TheWorld
+from theworld.models.world_sources.denoiser import Denoiser
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +35,10 @@ def untouched(monkeypatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def two_norms(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """bfloat16[B, D] ×2, float32[D] → y + norm(x), and that normalised: the second norm reads the first sum back."""
+def two_norms(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """bfloat16[B, D] ×2, float32[D] → y + norm(x), and that normalised, twice: both read the first sum back."""
     hidden = y + (norm(x) * weight).bfloat16()
-    return hidden, norm(hidden).bfloat16()
+    return hidden, norm(hidden).bfloat16(), norm(hidden) * weight
 
 
 def norm(x: Tensor) -> Tensor:
@@ -114,6 +117,13 @@ def test_compiled_layers_have_it():
     assert TritonKernel.load is not inspect.unwrap(TritonKernel.load)
 
 
+def test_a_compiled_denoiser_has_it():
+    denoiser = Denoiser(new_transformer(), new_scheduler())
+    assert TritonKernel.load is inspect.unwrap(TritonKernel.load)
+    denoiser.compile_blocks()
+    assert TritonKernel.load is not inspect.unwrap(TritonKernel.load)
+
+
 def test_another_compiler_is_named(monkeypatch):
     monkeypatch.setattr(TritonKernel, "load", lambda self, name, index, how: None)
     with pytest.raises(RuntimeError, match=rf"found PyTorch {re.escape(torch.__version__)}.*compile_layers=false"):
@@ -135,9 +145,8 @@ def gradients_by_layer(model: TheWorld, batch: dict[str, Tensor]) -> list[Tensor
     return found
 
 
-@pytest.mark.gpu
-def test_every_row_has_the_gradient_of_plain_layers():
-    """Six layers at Gemma's width. Without the barrier an H100 had up to twelve wrong rows of 10,152 in most steps."""
+def six_layers() -> tuple[TheWorld, dict[str, Tensor]]:
+    """Gemma's first six layers at its width, on the GPU, and a row of two documents."""
     config = TheWorldConfig.preset("gemma3-4b", enable_world=False)
     text = config.gemma_config.text_config
     text.num_hidden_layers, text.layer_types = 6, text.layer_types[:6]
@@ -150,11 +159,33 @@ def test_every_row_has_the_gradient_of_plain_layers():
     model.requires_grad_(False)
     model.gemma.model.language_model.embed_tokens.weight.requires_grad_(True)
     samples = [make_sample(name, text=5000, answer=64, seed=i, world=False, image=False) for i, name in enumerate("ab")]
-    batch = inputs(packed(samples, 10_240).to("cuda"), labels=True)
+    return model, inputs(packed(samples, 10_240).to("cuda"), labels=True)
+
+
+def wrong_rows(model: TheWorld, batch: dict[str, Tensor]) -> list[str]:
+    """Where the gradients of twenty compiled steps are more than half their size off those of plain layers."""
     set_execution(model, compiled=False, recompute="none")
     plain = gradients_by_layer(model, batch)
     set_execution(model, compiled=True, recompute="none")
-    for _ in range(20):
-        for number, (found, expected) in enumerate(zip(gradients_by_layer(model, batch), plain, strict=True)):
-            far = (found - expected).norm(dim=1) > 0.5 * expected.norm(dim=1) + 1e-7
-            assert not far.any(), f"layer {number}: rows {far.nonzero().flatten().tolist()[:20]}"
+    wrong = []
+    # Only the block size at which two warps share a row; PyTorch times another beside it and takes the faster one.
+    with inductor.patch(dynamic_scale_rblock=False):
+        for step in range(20):
+            for number, (found, expected) in enumerate(zip(gradients_by_layer(model, batch), plain, strict=True)):
+                far = (found - expected).norm(dim=1) > 0.5 * expected.norm(dim=1) + 1e-7
+                if far.any():
+                    wrong.append(f"step {step}, layer {number}: rows {far.nonzero().flatten().tolist()[:20]}")
+    return wrong
+
+
+@pytest.mark.gpu
+def test_every_row_has_the_gradient_of_plain_layers():
+    """Without the barrier an H100 had up to twelve wrong rows of 10,152 in most steps."""
+    assert wrong_rows(*six_layers()) == []
+
+
+@pytest.mark.gpu
+def test_without_it_rows_are_wrong(monkeypatch):
+    """Control; a card on which this fails says nothing by the test above."""
+    monkeypatch.setattr(execution, "wait_before_read_back", lambda: None)
+    assert wrong_rows(*six_layers())

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from clock import Clock
 from lightning.pytorch import Callback, Trainer
-from matplotlib import pyplot as plt
 from rows import TARGETS, TEXT, packed_row, random_model, samples_of
 from step import VARIANTS, as_loaded, run_ours
 
@@ -38,6 +37,8 @@ class Losses(Callback):
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Losses above; below, how far the first curve is from the second, as means over one pass of the rows."""
+    from matplotlib import pyplot as plt  # which the machine that measures may lack
+
     curves = {name: one["losses"] for name, one in results.items() if isinstance(one, dict)}
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=[2, 1])
     for (name, losses), style in zip(curves.items(), ("-", "--"), strict=True):

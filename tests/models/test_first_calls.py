@@ -48,13 +48,16 @@ def test_only_the_first_calls_are_computed_twice():
         ([1.0, 2.0], [1.0, 2.0], 0.0),
         ([3.0, 4.5], [3.0, 4.0], 0.1),
         ([float("-inf"), 4.4], [float("-inf"), 4.0], 0.1),
+        ([float("-inf"), 4.4], [float("inf"), 4.0], 0.1),
+        ([float("nan")], [float("inf")], float("nan")),
+        ([float("inf"), 4.0], [3.0, 4.0], float("inf")),
         ([0.0], [0.0], 0.0),
         ([], [], 0.0),
         ([1.0], [float("-inf")], float("inf")),
     ],
 )
 def test_the_difference_by_hand(found: list[float], expected: list[float], difference: float):
-    assert relative_difference(torch.tensor(found), torch.tensor(expected)) == pytest.approx(difference, abs=1e-7)
+    assert relative_difference(torch.tensor(found), torch.tensor(expected)) == pytest.approx(difference, abs=1e-7, nan_ok=True)
 
 
 @pytest.mark.gpu

@@ -79,13 +79,15 @@ def test_float64_is_not_rounded():
 
 VOCABULARY = 4096
 CHUNKS = (1, 3, 7, 20, 1000)
+WIDTHS = (8, 128)
+"""Fewer and more columns than there are targets: the head's gradient is kept, or that of the logits."""
 
 
-def many_targets(count: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def many_targets(count: int, dtype: torch.dtype, width: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Hidden states, head, labels (one of them to be ignored) and weights of `count` targets in two rows."""
     g = torch.Generator().manual_seed(0)
-    hidden = torch.randn(2, count // 2 + 3, 8, generator=g, dtype=dtype, requires_grad=True)
-    head = torch.randn(VOCABULARY, 8, generator=g, dtype=dtype, requires_grad=True)
+    hidden = torch.randn(2, count // 2 + 3, width, generator=g, dtype=dtype, requires_grad=True)
+    head = (torch.randn(VOCABULARY, width, generator=g, dtype=dtype) * (8 / width) ** 0.5).requires_grad_()
     labels = torch.full(hidden.shape[:2], IGNORE_INDEX)
     labels[:, -(count // 2) :] = torch.randint(VOCABULARY, (2, count // 2), generator=g)
     return hidden, head, labels, torch.rand(count, generator=g) + 0.5
@@ -101,9 +103,10 @@ def whole_logits(hidden, head, labels, positions, weights=None):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("chunk_rows", CHUNKS)
-def test_chunks_give_the_value_and_gradients_of_whole_logits(chunk_rows, weighted):
+@pytest.mark.parametrize("width", WIDTHS)
+def test_chunks_give_the_value_and_gradients_of_whole_logits(width, chunk_rows, weighted):
     """In float64 to the last digits, scaled by a gradient of the loss that is not one, with an ignored label."""
-    hidden, head, labels, weights = many_targets(20, torch.float64)
+    hidden, head, labels, weights = many_targets(20, torch.float64, width)
     positions = find_target_positions(labels)
     labels[0, -1] = IGNORE_INDEX
     given = weights if weighted else None
@@ -119,8 +122,9 @@ def test_chunks_give_the_value_and_gradients_of_whole_logits(chunk_rows, weighte
     assert not torch.allclose(ours[1], wrong, rtol=1e-12, atol=1e-12)  # control: a target less shows
 
 
-def test_gradients_only_of_what_trains():
-    hidden, head, labels, _ = many_targets(20, torch.float32)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_gradients_only_of_what_trains(width):
+    hidden, head, labels, _ = many_targets(20, torch.float32, width)
     positions = find_target_positions(labels)
     for trained, frozen in ((hidden, head.detach()), (head, hidden.detach())):
         arguments = (trained, frozen) if trained is hidden else (frozen, trained)
@@ -133,9 +137,10 @@ def test_gradients_only_of_what_trains():
 
 
 @pytest.mark.parametrize("masters", [False, True])
-def test_under_autocast_products_are_bfloat16_and_the_rest_float32(masters):
+@pytest.mark.parametrize("width", WIDTHS)
+def test_under_autocast_products_are_bfloat16_and_the_rest_float32(width, masters):
     """Against whole logits under the same autocast; masters keep their float32 gradients."""
-    hidden, head, labels, weights = many_targets(40, torch.float32)
+    hidden, head, labels, weights = many_targets(40, torch.float32, width)
     if not masters:
         hidden, head = (t.detach().bfloat16().requires_grad_() for t in (hidden, head))
     positions = find_target_positions(labels)
@@ -197,9 +202,9 @@ def test_many_small_chunks_do_not_wear_the_gradient_of_the_head_down():
     assert error(summed) > 2 * error(chunked)
 
 
-def kept_bytes(count: int, *, head_trains: bool, loss_of) -> int:
+def kept_bytes(count: int, *, head_trains: bool, loss_of, width: int = 8) -> int:
     """Bytes that the loss of `count` targets keeps for the backward pass."""
-    hidden, head, labels, _ = many_targets(count, torch.float32)
+    hidden, head, labels, _ = many_targets(count, torch.float32, width)
     positions = find_target_positions(labels)
     kept = 0
 
@@ -221,6 +226,22 @@ def test_what_is_kept_does_not_grow_with_the_vocabulary():
     trained = kept_bytes(4096, head_trains=True, loss_of=target_cross_entropy)
     assert trained - many == VOCABULARY * 8 * 4
     assert kept_bytes(256, head_trains=False, loss_of=whole_logits) > 256 * VOCABULARY * 4  # control
+
+
+def test_of_logits_and_head_the_smaller_gradient_is_kept():
+    """For 20 targets 20 rows of logits; from as many targets as columns on, the matrix."""
+    sizes = {"loss_of": target_cross_entropy, "width": 128}
+    for targets, kept in ((20, 20 * VOCABULARY), (128, 128 * VOCABULARY), (130, 128 * VOCABULARY)):
+        frozen = kept_bytes(targets, head_trains=False, **sizes)
+        rows = targets * (128 + 1) * (targets <= 128)  # hidden states and what each counts, beside the logits'
+        assert kept_bytes(targets, head_trains=True, **sizes) - frozen == 4 * (kept + rows)
+
+
+def test_no_target_gives_the_head_a_gradient_of_zeros():
+    hidden, head = torch.randn(1, 4, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
+    labels = torch.full((1, 4), IGNORE_INDEX)
+    target_cross_entropy(hidden, head, labels, find_target_positions(labels)).backward()
+    assert torch.equal(head.grad, torch.zeros_like(head))
 
 
 def test_chunk_of_no_rows_is_refused():

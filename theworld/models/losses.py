@@ -3,7 +3,9 @@
 Logits are the largest tensor of a step: 1,000 targets of Gemma's 262,208 tokens are 0.5 GB in bfloat16 and 1 GB in
 float32. So they live for one chunk of targets at a time, and only until their gradient is made: that is done in the
 forward pass, where the logits are at hand, and the backward pass only scales it. No product is computed twice. A chunk
-is as large as memory allows, because each one reads the whole vocabulary matrix.
+is as large as memory allows, because each one reads the whole vocabulary matrix. Where that matrix trains and targets
+are fewer than it has columns, the gradient of the logits is smaller than the matrix's own: then it is what is kept, and
+the backward pass makes the other of it.
 
 B rows of a batch · T tokens of a row · M targets · C targets of a chunk · D hidden size · V vocabulary size
 """
@@ -65,7 +67,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Σ counts · cross-entropy of `F.linear(scored, weight)`, with its gradient ready when the forward pass ends.
 
     With L = Σ cᵢ (logsumexp(zᵢ) − zᵢ[tᵢ]) and z = x Wᵀ: G = softmax(z) − onehot(t), ∂L/∂x = c · (G W) and
-    ∂L/∂W = Gᵀ (c · x). Between the passes only these two are kept, and only as far as they are asked for.
+    ∂L/∂W = Gᵀ (c · x). Between the passes ∂L/∂x and the smaller one of G and ∂L/∂W are kept, as far as asked for.
     """
 
     @staticmethod
@@ -74,14 +76,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_scored, needs_weight = ctx.needs_input_grad[:2]
         dtype = product_dtype(scored)
         rows, matrix = scored.to(dtype), weight.to(dtype)
-        chunks = list(zip(*(part.split(chunk_rows) for part in (rows, targets, counts)), strict=True))
-        # Chunks are added up in float32 (or wider): a sum in bfloat16 would lose the smaller ones.
-        wide = weight.dtype if len(chunks) == 1 else torch.promote_types(weight.dtype, torch.float32)
+        kept = rows.new_empty(len(rows), len(matrix)) if needs_weight and len(rows) <= matrix.shape[1] else None
         loss = counts.new_zeros(())
         scored_gradients: list[Tensor] = []
         weight_gradient: Tensor | None = None
-        for x, t, c in chunks:
-            logits = F.linear(x, matrix)  # (C, V)
+        for first in range(0, len(rows), chunk_rows):
+            chunk = slice(first, first + chunk_rows)
+            x, t, c = rows[chunk], targets[chunk], counts[chunk]
+            logits = F.linear(x, matrix) if kept is None else torch.mm(x, matrix.T, out=kept[chunk])  # (C, V)
             gradient = F.log_softmax(logits, dim=-1, dtype=counts.dtype)  # (C, V), so far log p
             loss = loss - (gradient.gather(1, t[:, None])[:, 0] * c).sum()
             if not (needs_scored or needs_weight):
@@ -91,13 +93,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             del gradient
             if needs_scored:
                 scored_gradients.append(((logits @ matrix) * c[:, None]).to(scored.dtype))  # (C, D)
-            if needs_weight:
-                product = logits.T @ (x * c[:, None]).to(dtype)  # (V, D)
-                weight_gradient = product.to(wide) if weight_gradient is None else weight_gradient.add_(product)
+            if needs_weight and kept is None:
+                # Chunks are added up in float32 (or wider): a sum in bfloat16 would lose the smaller ones.
+                product = (logits.T @ (x * c[:, None]).to(dtype)).to(torch.promote_types(weight.dtype, torch.float32))
+                weight_gradient = product if weight_gradient is None else weight_gradient.add_(product)  # (V, D)
             del logits  # before the next chunk's are made
+        ctx.weight_dtype = weight.dtype
         ctx.save_for_backward(
-            torch.cat(scored_gradients) if needs_scored else None,
+            (torch.cat(scored_gradients) if scored_gradients else torch.zeros_like(scored)) if needs_scored else None,
             None if weight_gradient is None else weight_gradient.to(weight.dtype),
+            *((None, None, None) if kept is None else (kept, rows, counts)),
         )
         return loss
 
@@ -105,14 +110,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """The kept gradients times that of the loss."""
-        scored, weight = ctx.saved_tensors
-        return (
-            None if scored is None else scored * loss_gradient,
-            None if weight is None else weight * loss_gradient,
-            None,
-            None,
-            None,
-        )
+        scored, weight, kept, rows, counts = ctx.saved_tensors
+        if kept is not None:
+            of_weight = (kept.T @ (rows * (counts * loss_gradient)[:, None]).to(kept.dtype)).to(ctx.weight_dtype)
+        else:
+            of_weight = None if weight is None else weight * loss_gradient
+        return None if scored is None else scored * loss_gradient, of_weight, None, None, None
 
 
 def find_target_positions(labels: Tensor) -> Tensor:

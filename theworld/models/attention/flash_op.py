@@ -53,17 +53,17 @@ def document_attention(
         backward pass needs.
     """
     attended, lse = varlen(query, key, value, _causal(document_ends, length, window, scale, kernel))
-    image_lse = lse.new_empty(len(key_ends), lse.shape[0], len(image_rows))
-    if len(image_rows):
-        rows = query[image_rows]
-        seen_key, seen_value = (states[image_keys] if len(image_keys) else states for states in (key, value))
-        seen = torch.zeros_like(rows)
-        for number, ends in enumerate(key_ends):
-            sequences = _image(image_ends, ends, image_rows, image_keys, length, window, scale, kernel)
-            part, image_lse[number] = varlen(rows, seen_key, seen_value, sequences)
-            seen = torch.where((image_round == number)[:, None, None], part, seen)
-        attended = attended.index_copy(0, image_rows, seen)
-    return attended, lse, image_lse
+    if not len(image_rows):
+        return attended, lse, lse.new_empty(len(key_ends), lse.shape[0], 0)
+    rows = query[image_rows]
+    seen_key, seen_value = _seen(key, value, image_keys)
+    rounds = [_image(image_ends, ends, image_rows, image_keys, length, window, scale, kernel) for ends in key_ends]
+    parts = [varlen(rows, seen_key, seen_value, sequences) for sequences in rounds]
+    seen = parts[0][0]
+    for number, (part, _) in enumerate(parts[1:], start=1):
+        seen = torch.where((image_round == number)[:, None, None], part, seen)
+    attended.index_copy_(0, image_rows, seen)  # in place: the tensor is this call's own
+    return attended, lse, torch.stack([part for _, part in parts])
 
 
 @torch.library.custom_op("theworld::document_attention_backward", mutates_args=())
@@ -93,19 +93,23 @@ def document_attention_backward(
     if not len(image_rows):
         return of_query, of_key, of_value
     rows, rows_attended, rows_grad = query[image_rows], attended[image_rows], grad[image_rows]
-    if len(image_keys):
-        sequences = _image(image_ends, key_ends[0], image_rows, image_keys, length, window, scale, kernel)
-        seen = key[image_keys], value[image_keys]
-        more = varlen_backward(rows_grad, rows, *seen, rows_attended, image_lse[0], sequences)
-        of_key, of_value = of_key.index_add(0, image_keys, more[1]), of_value.index_add(0, image_keys, more[2])
-        return of_query.index_add(0, image_rows, more[0]), of_key, of_value
+    seen_key, seen_value = _seen(key, value, image_keys)
     for number, ends in enumerate(key_ends):
-        mine = rows_grad * (image_round == number)[:, None, None]
+        mine = rows_grad if len(key_ends) == 1 else rows_grad * (image_round == number)[:, None, None]
         sequences = _image(image_ends, ends, image_rows, image_keys, length, window, scale, kernel)
-        more = varlen_backward(mine, rows, key, value, rows_attended, image_lse[number], sequences)
-        of_query = of_query.index_add(0, image_rows, more[0])
-        of_key, of_value = of_key + more[1], of_value + more[2]
+        more = varlen_backward(mine, rows, seen_key, seen_value, rows_attended, image_lse[number], sequences)
+        of_query.index_add_(0, image_rows, more[0])
+        for whole, part in ((of_key, more[1]), (of_value, more[2])):
+            if len(image_keys):
+                whole.index_add_(0, image_keys, part)
+            else:
+                whole.add_(part)
     return of_query, of_key, of_value
+
+
+def _seen(key: Tensor, value: Tensor, image_keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of the image step: blocks of their own, or all."""
+    return (key[image_keys], value[image_keys]) if len(image_keys) else (key, value)
 
 
 def _causal(document_ends: Tensor, length: int, window: int, scale: float, kernel: str) -> Sequences:

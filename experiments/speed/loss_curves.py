@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ ROWS = 4
 
 
 class Losses(Callback):
-    """The loss of every step, read at the end."""
+    """The loss of every step, given to `write` at the end, before the trainer takes its time to move the model."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[list[float]], None]) -> None:
         self.losses: list[torch.Tensor] = []
+        self.write = write
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.losses.append(outputs["loss"].detach().clone())
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.write([loss.item() for loss in self.losses])
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -77,11 +82,14 @@ def main() -> None:
     results: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
     for name in arguments.variants:
         as_loaded(model, kept)
-        clock, losses = Clock(arguments.steps - 5), Losses()
-        run_ours(VARIANTS[name], model, clock, rows, losses)
-        results[name] = clock.result() | {"what": VARIANTS[name].what, "losses": [x.item() for x in losses.losses]}
-        print(name, results[name], flush=True)
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+        clock = Clock(arguments.steps - 5)
+
+        def write(losses: list[float], name: str = name, clock: Clock = clock) -> None:
+            results[name] = clock.result() | {"what": VARIANTS[name].what, "losses": losses}
+            arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+            print(name, results[name], flush=True)
+
+        run_ours(VARIANTS[name], model, clock, rows, Losses(write))
 
 
 if __name__ == "__main__":

@@ -106,8 +106,10 @@ def write_figure(found: dict[str, Any], path: Path) -> None:
         axes[2].plot(sizes, [r["weak"]["peak_gib"] for r in own], "o-", color=color, label=stage)
     every = sorted({r["devices"] for r in runs})
     axes[0].set(ylabel="tokens/s a GPU, against one GPU", ylim=(0, 1.1), title="weak scaling (dotted: goal)")
-    axes[1].set(ylabel="milliseconds", ylim=(0, None), title="step and exposed communication")
-    axes[2].set(ylabel="peak GiB a GPU", ylim=(0, None), title="memory")
+    axes[1].set(ylabel="milliseconds", title="step and exposed communication")
+    axes[2].set(ylabel="peak GiB a GPU", title="memory")
+    for axis in axes[1:]:
+        axis.set_ylim(0, 1.1 * max(max(line.get_ydata()) for line in axis.get_lines()))
     for axis in axes:
         axis.set(xlabel="GPUs", xticks=every)
         axis.legend(fontsize=8)

@@ -2,25 +2,31 @@
 
     python experiments/speed/kernel_times.py --variant projection_cached --output kernels.json
 
-The host's phases are measured in steps of their own, without the profiler and without waiting for the GPU: where their
-sum is above the kernels', the host is what the step waits for.
+The host's phases are measured in steps of their own, without the profiler and without waiting for the GPU. How long the
+GPU has nothing to do between kernels says how much of the step waits for the host: a step can be bound by it in its
+forward pass and by the GPU behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from clock import WARMUP, Clock
 from lightning.pytorch import Callback
+from torch.profiler import ProfilerActivity, profile
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scaling"))
+
+from clock import WARMUP, Clock
+from exposed import length
 from rows import TARGETS, TEXT, packed_row, random_model, samples_of
 from step import VARIANTS, run_ours
-from torch.profiler import ProfilerActivity, profile
 
 PROFILED = 3
 """Steps under the profiler, the last ones."""
@@ -72,6 +78,13 @@ class Phases(Callback):
         """Milliseconds a step of each phase."""
         return {phase: 1000 * seconds / self.steps for phase, seconds in self.seconds.items()}
 
+    def busy_and_idle(self) -> tuple[float, float]:
+        """Milliseconds a step in which the GPU runs something, and in which it waits for the next kernel."""
+        events = [e.time_range for e in self.profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+        busy = length((event.start, event.end) for event in events)
+        whole = max(event.end for event in events) - min(event.start for event in events)
+        return busy / 1000 / PROFILED, (whole - busy) / 1000 / PROFILED
+
     def kernels(self) -> dict[str, tuple[float, int]]:
         """Kernel name → milliseconds and launches a step, the longest first."""
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
@@ -96,11 +109,14 @@ def main() -> None:
     clock = Clock(arguments.steps + PROFILED - 1)
     run_ours(variant, model, clock, [packed_row(model, samples, cached=variant.cached)], phases)
     kernels, host = phases.kernels(), phases.host()
-    found = {"card": torch.cuda.get_device_name(), "host_ms": host, "kernels": kernels}
+    busy, idle = phases.busy_and_idle()
+    times = {"busy_ms": busy, "idle_ms": idle, "host_ms": host, "kernels": kernels}
+    found = {"card": torch.cuda.get_device_name(), **times, "clock": clock.result()}
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
     total, launches = (sum(part) for part in zip(*kernels.values(), strict=True))
     print(
-        f"{arguments.variant}: {total:.1f} ms of kernels, {launches} launches; host {sum(host.values()):.1f} ms a step"
+        f"{arguments.variant}: {total:.1f} ms of kernels, {launches} launches; GPU busy {busy:.1f} ms and idle "
+        f"{idle:.1f} ms a step; host {sum(host.values()):.1f} ms"
     )
     print("; ".join(f"{phase} {milliseconds:.1f} ms" for phase, milliseconds in host.items()))
     for name, (milliseconds, count) in list(kernels.items())[:45]:

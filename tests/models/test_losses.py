@@ -83,7 +83,9 @@ WIDTHS = (8, 128)
 """Fewer and more columns than there are targets: the head's gradient is kept, or that of the logits."""
 
 
-def many_targets(count: int, dtype: torch.dtype, width: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def many_targets(
+    count: int, dtype: torch.dtype, width: int = 8
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Hidden states, head, labels (one of them to be ignored) and weights of `count` targets in two rows."""
     g = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, count // 2 + 3, width, generator=g, dtype=dtype, requires_grad=True)

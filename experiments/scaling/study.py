@@ -170,7 +170,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS])
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for folder in (arguments.folder, arguments.output):
+        folder.mkdir(parents=True, exist_ok=True)
     found = study(arguments)
     write_table(found, arguments.output / f"{arguments.name}.md")
     write_figure(found, arguments.output / f"{arguments.name}.png")

@@ -109,7 +109,7 @@ def write_figure(found: dict[str, Any], path: Path) -> None:
     axes[1].set(ylabel="milliseconds", title="step and exposed communication")
     axes[2].set(ylabel="peak GiB a GPU", title="memory")
     for axis in axes[1:]:
-        axis.set_ylim(0, 1.1 * max(max(line.get_ydata()) for line in axis.get_lines()))
+        axis.set_ylim(0, 1.1 * max(max(line.get_ydata()) for line in axis.get_lines()) or 1)  # no memory on a CPU
     for axis in axes:
         axis.set(xlabel="GPUs", xticks=every)
         axis.legend(fontsize=8)

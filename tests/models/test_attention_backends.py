@@ -70,6 +70,23 @@ def reference(qkv: list[Tensor], documents: Tensor, types: Tensor, window: int |
     return scaled_dot_product_attention(*qkv, attn_mask=mask, scale=0.3, enable_gqa=True)
 
 
+@pytest.mark.parametrize("window", [None, 9])
+@pytest.mark.parametrize("images", [0, 1, 2])
+def test_the_operators_keep_what_they_promise(window: int | None, images: int) -> None:
+    """PyTorch's own check: no input is written to or given back, and shapes are those that compilation reckons with."""
+    generator = torch.Generator().manual_seed(images)
+    documents, types = random_rows(generator, rows=2, length=40, images=images)
+    flat = [state.transpose(1, 2).flatten(0, 1).detach() for state in states(generator, 2, 40)]
+    layout = layout_of(documents, types, window)
+    tensors = layout[: FlashLayout._fields.index("length")]
+    sizes = (layout.length, layout.window, 0.3, layout.kernel)
+    attend, backward = torch.ops.theworld.document_attention, torch.ops.theworld.document_attention_backward
+    leaves = [state.clone().requires_grad_() for state in flat]
+    torch.library.opcheck(attend.default, (*leaves, *tensors, *sizes))
+    outputs = attend(*flat, *tensors, *sizes)
+    torch.library.opcheck(backward.default, (torch.ones_like(outputs[0]), *flat, *outputs, *tensors, *sizes))
+
+
 @pytest.mark.parametrize("window", [None, 3, 9, 100])
 @pytest.mark.parametrize("images", [0, 1, 2])
 def test_flash_decomposition_equals_the_rule(window: int | None, images: int) -> None:

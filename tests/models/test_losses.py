@@ -115,8 +115,10 @@ def test_chunks_give_the_value_and_gradients_of_whole_logits(width, chunk_rows, 
     loss = target_cross_entropy(hidden, head, labels, positions, given, chunk_rows=chunk_rows)
     expected = whole_logits(hidden, head, labels, positions, given)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
-    ours = torch.autograd.grad(loss / 7, (hidden, head))
+    ours = torch.autograd.grad(loss / 7, (hidden, head), retain_graph=True)
     theirs = torch.autograd.grad(expected / 7, (hidden, head))
+    for once, again in zip(ours, torch.autograd.grad(loss / 7, (hidden, head)), strict=True):
+        assert torch.equal(once, again)  # what is kept is not written over
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
         assert other.abs().sum() > 0
@@ -158,6 +160,20 @@ def test_under_autocast_products_are_bfloat16_and_the_rest_float32(width, master
     for mine, other, truth in zip(ours, theirs, exact, strict=True):
         assert mine.dtype == other.dtype
         assert (mine - truth).norm() < 1.2 * (other - truth).norm() + 1e-3 * truth.norm()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 65_536.0])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_float16_survives_a_scaled_loss(width, scale):
+    """As `GradScaler` scales it, up to the 65,536 with which it begins; masters are float32."""
+    hidden, head, labels, _ = many_targets(20, torch.float32, width)
+    positions = find_target_positions(labels)
+    with torch.autocast("cpu", torch.float16):
+        loss = target_cross_entropy(hidden, head, labels, positions)
+    ours = torch.autograd.grad(loss * scale, (hidden, head))
+    theirs = torch.autograd.grad(whole_logits(hidden, head, labels, positions) * scale, (hidden, head))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine - other).norm() < 5e-3 * other.norm()
 
 
 class Casts(TorchDispatchMode):

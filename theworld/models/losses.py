@@ -1,11 +1,13 @@
 """Cross-entropy over the target tokens only: the rows that predict nothing never reach the vocabulary.
 
 Logits are the largest tensor of a step: 1,000 targets of Gemma's 262,208 tokens are 0.5 GB in bfloat16 and 1 GB in
-float32. So they live for one chunk of targets at a time, and only until their gradient is made: that is done in the
-forward pass, where the logits are at hand, and the backward pass only scales it. No product is computed twice. A chunk
-is as large as memory allows, because each one reads the whole vocabulary matrix. Where that matrix trains and targets
-are fewer than it has columns, the gradient of the logits is smaller than the matrix's own: then it is what is kept, and
-the backward pass makes the other of it.
+float32. So float32 logits live for one chunk of targets at a time, and only until their gradient is made: that is done
+in the forward pass, where they are at hand. No product is computed twice. A chunk is as large as memory allows, because
+each one reads the whole vocabulary matrix.
+
+What is kept for the backward pass: the gradient of the hidden states; and of a vocabulary matrix that trains its own
+gradient, or where targets are no more than it has columns that of the logits, which is smaller, and of which the
+backward pass makes the other.
 
 B rows of a batch · T tokens of a row · M targets · C targets of a chunk · D hidden size · V vocabulary size
 """
@@ -23,7 +25,7 @@ from theworld.models.autocast import product_dtype
 from theworld.types import IGNORE_INDEX
 
 CHUNK_ROWS = 1024
-"""Targets whose logits are in memory together: 1.6 GB at Gemma's vocabulary (bfloat16 and float32)."""
+"""Targets whose float32 logits are in memory together: 1.6 GB at Gemma's vocabulary, with those in bfloat16."""
 
 
 def target_cross_entropy(
@@ -64,7 +66,7 @@ def target_cross_entropy(
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Σ counts · cross-entropy of `F.linear(scored, weight)`, with its gradient ready when the forward pass ends.
+    """Σ counts · cross-entropy of `F.linear(scored, weight)`, whose softmax is computed in the forward pass only.
 
     With L = Σ cᵢ (logsumexp(zᵢ) − zᵢ[tᵢ]) and z = x Wᵀ: G = softmax(z) − onehot(t), ∂L/∂x = c · (G W) and
     ∂L/∂W = Gᵀ (c · x). Between the passes ∂L/∂x and the smaller one of G and ∂L/∂W are kept, as far as asked for.
@@ -109,13 +111,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        """The kept gradients times that of the loss."""
+        """What is kept times the gradient of the loss."""
         scored, weight, kept, rows, counts = ctx.saved_tensors
-        if kept is not None:
-            of_weight = (kept.T @ (rows * (counts * loss_gradient)[:, None]).to(kept.dtype)).to(ctx.weight_dtype)
-        else:
-            of_weight = None if weight is None else weight * loss_gradient
-        return None if scored is None else scored * loss_gradient, of_weight, None, None, None
+        of_scored = None if scored is None else scored * loss_gradient
+        if kept is None:
+            return of_scored, None if weight is None else weight * loss_gradient, None, None, None
+        # A pass over the matrix less than scaling the product; float16 would overflow by a loss that is scaled up.
+        early = kept.dtype != torch.float16
+        factors = counts * loss_gradient if early else counts
+        of_weight = (kept.T @ (rows * factors[:, None]).to(kept.dtype)).to(ctx.weight_dtype)
+        return of_scored, of_weight if early else of_weight * loss_gradient, None, None, None
 
 
 def find_target_positions(labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.scaling import study
 from experiments.scaling.exposed import communication, length
 from experiments.scaling.study import Job, side_by_side
 from experiments.scaling.tables import agreement, efficiency, resumed, write_table
@@ -68,6 +69,31 @@ def test_jobs_fill_the_devices(tmp_path, monkeypatch):
     arguments = Namespace(sizes=[1, 2], folder=tmp_path, tiny=False, timeout=20.0)
     found = [(job.name, result["devices"]) for job, result in side_by_side(jobs, arguments)]
     assert found == [("vision-1", "1"), ("projection-1-from-2", "1"), ("language-1", "0"), ("language-2", "0,1")]
+
+
+def test_the_command_makes_its_folders_and_writes_table_and_picture(tmp_path, monkeypatch):
+    """Into folders that there are not yet, as its docstring names them; memory is 0 on a CPU."""
+    facts = {size: run(size, 1.0, [3.0, 2.0]) for size in (1, 2)}
+    for one in facts.values():
+        one["weak"]["peak_gib"] = 0.0
+
+    def command(job, arguments):
+        path = arguments.folder / f"{job.name}.json"
+        return [
+            sys.executable,
+            "-c",
+            f"import sys; open({str(path)!r}, 'w').write(sys.argv[1])",
+            json.dumps(facts[job.size]),
+        ]
+
+    monkeypatch.setattr(Job, "command", command)
+    words = [f"--folder={tmp_path}/a/scratch", f"--output={tmp_path}/b/results", "--stages=projection", "--parts=train"]
+    monkeypatch.setattr(sys, "argv", ["study.py", "--tiny", *words])
+    study.main()
+    made = tmp_path / "b" / "results"
+    assert json.loads((made / "scaling.json").read_text())["runs"] == [facts[1], facts[2]]
+    assert "| projection | ddp | 2 | 1.000 | 100 | 100.0% |" in (made / "scaling.md").read_text()
+    assert (made / "scaling.png").stat().st_size > 1000
 
 
 def test_a_job_that_fails_ends_the_study_with_its_log(tmp_path, monkeypatch):

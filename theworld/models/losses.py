@@ -82,7 +82,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         loss = counts.new_zeros(())
         scored_gradients: list[Tensor] = []
         weight_gradient: Tensor | None = None
-        for first in range(0, len(rows), chunk_rows):
+        for first in range(0, max(1, len(rows)), chunk_rows):  # without a target one chunk of nothing
             chunk = slice(first, first + chunk_rows)
             x, t, c = rows[chunk], targets[chunk], counts[chunk]
             logits = F.linear(x, matrix) if kept is None else torch.mm(x, matrix.T, out=kept[chunk])  # (C, V)
@@ -102,7 +102,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             del logits  # before the next chunk's are made
         ctx.weight_dtype = weight.dtype
         ctx.save_for_backward(
-            (torch.cat(scored_gradients) if scored_gradients else torch.zeros_like(scored)) if needs_scored else None,
+            torch.cat(scored_gradients) if needs_scored else None,
             None if weight_gradient is None else weight_gradient.to(weight.dtype),
             *((None, None, None) if kept is None else (kept, rows, counts)),
         )

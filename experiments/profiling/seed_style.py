@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from baselines import three_dimensional
+from baselines import as_published
 from rows import padded_rows
 from torch.nn import functional as F
 
@@ -45,7 +45,7 @@ def profile_seed(model: TheWorld, samples: list[Sample], trained: set[str], plan
     set_trainable(model, trained)
     set_execution(model, compiled=False, recompute="none")
     model.attention_backend = "sdpa"
-    three_dimensional(model, True)
+    as_published(model, True)
     batch = padded_rows(samples, model.device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, foreach=True)
     watch = Watch(model, model.device, plan, folder)

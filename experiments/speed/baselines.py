@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from theworld.models.execution import set_execution
+from theworld.models.patch_embedding import PatchConv2d, multiply_patches
 from theworld.models.theworld import TheWorld
 from theworld.models.world_encoder import FrameConv3d
 from theworld.training.optimizer_rules import set_trainable
@@ -36,7 +37,7 @@ def baseline(name: str, model: TheWorld, batch: Batch, trained: set[str]) -> Cal
     """
     set_trainable(model, trained)
     model.attention_backend = "flex" if name == "liger_flex" else "sdpa"
-    three_dimensional(model, True)
+    as_published(model, True)
     if name.startswith("liger"):
         liger(model)
     set_execution(model, compiled=name == "compiled", recompute="full" if name.endswith("recompute") else "none")
@@ -64,13 +65,15 @@ def baseline(name: str, model: TheWorld, batch: Batch, trained: set[str]) -> Cal
     return step
 
 
-def three_dimensional(model: TheWorld, on: bool) -> None:
-    """Run the world encoder as diffusers does, or as the 2-D network that it is for a single frame."""
-    if model.cosmos_encoder is None:
-        return
-    for module in model.cosmos_encoder.vae.modules():
+def as_published(model: TheWorld, on: bool) -> None:
+    """Run convolutions as diffusers and transformers do, or as the smaller products that they are for what we give."""
+    for module in model.modules():
         if type(module) in (WanCausalConv3d, FrameConv3d):
             module.__class__ = WanCausalConv3d if on else FrameConv3d
+        elif type(module) is PatchConv2d and on:
+            module.__class__ = nn.Conv2d
+    if not on:
+        multiply_patches(model.gemma.model.vision_tower)
 
 
 def liger(model: TheWorld) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from baselines import BASELINES, baseline, three_dimensional
+from baselines import BASELINES, as_published, baseline
 from clock import Clock, SameRow
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -161,7 +161,7 @@ def make_module(variant: Variant, model: TheWorld, steps: int) -> TheWorldModule
     )
     module.model = model
     model.attention_backend = variant.backend
-    three_dimensional(model, False)
+    as_published(model, False)
     return module
 
 

@@ -145,6 +145,20 @@ def test_keys_before_the_first_token_have_no_query() -> None:
     assert layout.key_ends.tolist() == [[0, 5, 11, 11]]
 
 
+@pytest.mark.parametrize(("length", "images", "cut"), [(23, 2, True), (22, 2, False), (22, 1, True)])
+def test_blocks_are_cut_out_where_they_save_keys(length: int, images: int, cut: bool) -> None:
+    """Two blocks of 11 keys are no fewer than a row of 22: there the second call reads all, within its window."""
+    documents = torch.tensor([[0] * 10 + [1] * (length - 10)])
+    types = torch.full_like(documents, TEXT)
+    for first in (4, 15)[:images]:
+        types[0, first : first + IMAGE_TOKENS] = IMAGE
+    layout = flash_layout(
+        documents, types, sliding_window=8, num_images=images, image_tokens=IMAGE_TOKENS, max_documents=3
+    )
+    assert len(layout.image_keys) == (11 * images if cut else 0)
+    assert layout.window == 8
+
+
 def test_more_images_a_document_than_announced_is_an_error() -> None:
     documents = torch.zeros(1, 20, dtype=torch.int64)
     types = torch.tensor([[TEXT, *[IMAGE] * 4, TEXT, *[IMAGE] * 4, *[TEXT] * 10]])

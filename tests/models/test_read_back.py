@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.utils._triton
 from torch import Tensor
 from torch._inductor import config as inductor
 from torch._inductor.codegen.triton import TritonKernel
-from torch._inductor.graph import GraphLowering
 
 from tests.models.conftest import make_sample, packed
+from tests.models.triton_code import untouched_compiler, written  # noqa: F401
 from tests.models.world_sources.conftest import new_scheduler, new_transformer
 from tests.tiny import inputs, make_model
 from theworld.models import execution
@@ -24,48 +22,7 @@ from theworld.models.read_back import BARRIER, CACHE_TAG, wait_before_read_back
 from theworld.models.theworld import TheWorld
 from theworld.models.world_sources.denoiser import Denoiser
 
-
-@pytest.fixture(autouse=True)
-def untouched(monkeypatch) -> Iterator[None]:
-    """The compiler as PyTorch has it, before and after."""
-    monkeypatch.setattr(TritonKernel, "load", inspect.unwrap(TritonKernel.load))
-    torch._dynamo.reset()
-    with torch.compiler.config.patch(cache_key_tag=""):
-        yield
-    torch._dynamo.reset()
-
-
-def two_norms(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """bfloat16[B, D] ×2, float32[D] → y + norm(x), and that normalised, twice: both read the first sum back."""
-    hidden = y + (norm(x) * weight).bfloat16()
-    return hidden, norm(hidden).bfloat16(), norm(hidden) * weight
-
-
-def norm(x: Tensor) -> Tensor:
-    return x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-6)
-
-
-class Written(Exception):
-    """Ends a compilation with the code that it would run."""
-
-
-def written(monkeypatch, *, width: int = 2560) -> str:
-    """Inductor's Triton code of `two_norms`; Triton itself is not needed to write it."""
-
-    def stop(graph: GraphLowering) -> None:
-        raise Written(graph.codegen()[0].value)
-
-    monkeypatch.setattr(GraphLowering, "compile_to_module", stop)
-    monkeypatch.setattr(torch.utils._triton, "triton_hash_with_backend", lambda: "no Triton here")
-    compiled = torch.compile(two_norms, dynamic=False)
-    x, y = torch.zeros(2, 64, width, dtype=torch.bfloat16)
-    with (
-        inductor.patch(cpu_backend="triton", force_disable_caches=True),
-        pytest.raises(torch._inductor.exc.InductorError) as caught,
-    ):
-        compiled(x, y, torch.zeros(width))
-    assert isinstance(caught.value.inner_exception, Written)
-    return str(caught.value.inner_exception)
+pytestmark = pytest.mark.usefixtures("untouched_compiler")
 
 
 def between_store_and_load(code: str) -> list[str]:

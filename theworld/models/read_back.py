@@ -58,5 +58,10 @@ def wait_before_read_back() -> None:
 
     waiting_load.waits = True  # type: ignore[attr-defined]
     TritonKernel.load = waiting_load  # type: ignore[method-assign]
+    tag_compiled_code(CACHE_TAG)
+
+
+def tag_compiled_code(tag: str) -> None:
+    """Add to what PyTorch's cache of compiled code is asked for, so that it gives none that was written otherwise."""
     config = torch.compiler.config
-    config.cache_key_tag = "-".join(filter(None, [config.cache_key_tag, CACHE_TAG]))
+    config.cache_key_tag = "-".join(filter(None, [config.cache_key_tag, tag]))

@@ -31,11 +31,11 @@ class FlashLayout(NamedTuple):
         document_ends: int32[K + 1], cumulative: 0, the end of each document, then `L` for documents there are not.
         image_rows: int64[I·N], the positions of image tokens.
         image_keys: int64[I·W], positions of the keys of the second call on sliding layers: for each image the W tokens
-            up to its end; int64[0] on global layers, where all `L` are keys.
+            up to its end; int64[0] where all `L` are keys: on global layers, and where these are no fewer.
         image_ends: int32[2I + 2], cumulative number of image rows up to each stretch of `key_ends`.
         key_ends: int32[R, 2I + 2], cumulative ends of the stretches of keys in round `r`: what an image does not see,
             then what it sees, and so on; the first kind has no query.
-        image_round: int64[I·N], the round in which each image row sees its keys: on global layers images of one
+        image_round: int64[I·N], the round in which each image row sees its keys: where all are keys, images of one
             document take turns.
         length: T, the longest a document can be.
         window: Window of a sliding layer, -1 for a global one.
@@ -73,7 +73,7 @@ def flash_layout(
         num_images: Images of the batch; each is one run of `image_tokens` tokens.
         image_tokens: Tokens of an image.
         max_documents: Upper bound of the number of documents, padding of a row counted as one; asserted.
-        images_per_document: Upper bound of the images of one document; asserted on global layers.
+        images_per_document: Upper bound of the images of one document; asserted on global layers at least.
         kernel: See `FlashLayout`.
     """
     batch, length = document_ids.shape
@@ -84,13 +84,14 @@ def flash_layout(
     stop = rows[::image_tokens] + image_tokens  # (I,) where each image ends
     document = torch.searchsorted(starts, stop - 1, right=True) - 1  # (I,)
     order = torch.arange(num_images, device=rows.device)
-    if sliding_window is None:
+    block = length if sliding_window is None else min(sliding_window - 1 + image_tokens, length)  # W
+    in_turns = sliding_window is None or (images_per_document == 1 and num_images * block >= total)
+    if in_turns:
         turn = order - torch.searchsorted(document, document)  # (I,) which image of its document
         stretches = _turns(starts[document], stop, turn, images_per_document)  # (R, 2I)
         keys, num_keys = rows.new_empty(0), total
     else:
         turn = torch.zeros_like(order)
-        block = min(sliding_window - 1 + image_tokens, length)  # W
         stretches, keys = _blocks(starts[document], stop, block)  # (1, 2I), (I·W,)
         num_keys = num_images * block
     edge = stretches.new_zeros(len(stretches), 1)

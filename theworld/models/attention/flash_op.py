@@ -88,8 +88,9 @@ def document_attention_backward(
 ) -> Triple:
     """Gradients of query, key and value; `grad` is that of `attended`, the rest as in `document_attention`."""
     causal = _causal(document_ends, length, window, scale, kernel)
-    causal_grad = grad.index_fill(0, image_rows, 0.0)  # those rows were overwritten
-    of_query, of_key, of_value = varlen_backward(causal_grad, query, key, value, attended, lse, causal)
+    # What the causal step had for these rows was overwritten: exp(score - inf) = 0 takes them out of its gradients.
+    causal_lse = lse.index_fill(1, image_rows, float("inf"))
+    of_query, of_key, of_value = varlen_backward(grad, query, key, value, attended, causal_lse, causal)
     if not len(image_rows):
         return of_query, of_key, of_value
     rows, rows_attended, rows_grad = query[image_rows], attended[image_rows], grad[image_rows]
@@ -98,7 +99,7 @@ def document_attention_backward(
         mine = rows_grad if len(key_ends) == 1 else rows_grad * (image_round == number)[:, None, None]
         sequences = _image(image_ends, ends, image_rows, image_keys, length, window, scale, kernel)
         more = varlen_backward(mine, rows, seen_key, seen_value, rows_attended, image_lse[number], sequences)
-        of_query.index_add_(0, image_rows, more[0])
+        of_query.index_add_(0, image_rows, more[0]) if number else of_query.index_copy_(0, image_rows, more[0])
         for whole, part in ((of_key, more[1]), (of_value, more[2])):
             if len(image_keys):
                 whole.index_add_(0, image_keys, part)

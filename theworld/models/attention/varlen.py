@@ -29,9 +29,9 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences) -> t
 def varlen_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor, sequences: Sequences
 ) -> Triple:
-    """Gradients of query, key and value; `output` and `lse` are those of `varlen`."""
+    """Gradients of query, key and value; `output` and `lse` are those of `varlen`; where `lse` is ∞ there are none."""
     if not query.is_cuda:
-        return _plain_backward(grad, query, key, value, sequences)
+        return _plain_backward(grad, query, key, value, lse, sequences)
     inputs = (grad, query, key, value, output, lse, sequences)
     if sequences.kernel != "flash4":
         return _flash_backward(*inputs)
@@ -94,12 +94,14 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences) -> t
     return output, lse
 
 
-def _plain_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, sequences: Sequences) -> Triple:
+def _plain_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, lse: Tensor, sequences: Sequences
+) -> Triple:
     """By hand: autograd does not record inside a custom operator."""
     of_query, of_key, of_value = (torch.zeros_like(states) for states in (query, key, value))
     group = query.shape[1] // key.shape[1]
     for queries, keys in _each(sequences):
-        weights = _weights(_scores(query[queries], key[keys], sequences))
+        weights = _weights(_scores(query[queries], key[keys], sequences)) * lse[:, queries, None].isfinite()
         of_weights = torch.einsum("qhd,khd->hqk", grad[queries], _spread(value[keys], query))
         of_scores = weights * (of_weights - (of_weights * weights).sum(dim=-1, keepdim=True)) * sequences.scale
         of_query[queries] = torch.einsum("hqk,khd->qhd", of_scores, _spread(key[keys], query))

@@ -1,0 +1,42 @@
+"""Compiled reductions read a row of Gemma's width once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.models.triton_code import untouched_compiler, written  # noqa: F401
+from tests.tiny import make_model
+from theworld.models.execution import set_execution
+from theworld.models.whole_rows import CACHE_TAG, LONGEST_ROW, hold_whole_rows
+
+pytestmark = pytest.mark.usefixtures("untouched_compiler")
+
+LOOP = "for r0_offset in"
+
+
+def test_rows_of_gemmas_width_are_held(monkeypatch):
+    hold_whole_rows()
+    hold_whole_rows()
+    assert LOOP not in written(monkeypatch, width=2560)
+    assert torch.compiler.config.cache_key_tag == CACHE_TAG
+
+
+def test_pytorch_itself_reads_them_twice(monkeypatch):
+    """Control: what the test above looks for is there without it."""
+    assert LOOP in written(monkeypatch, width=2560)
+
+
+@pytest.mark.parametrize(("width", "held"), [(LONGEST_ROW, True), (LONGEST_ROW + 1, False)])
+def test_longer_rows_are_not(monkeypatch, width: int, held: bool):
+    hold_whole_rows()
+    assert (LOOP not in written(monkeypatch, width=width)) == held
+
+
+def test_compiled_layers_have_it(monkeypatch):
+    model = make_model()
+    set_execution(model, compiled=False, recompute="none")
+    assert LOOP in written(monkeypatch, width=2560)
+    torch._dynamo.reset()
+    set_execution(model, compiled=True, recompute="none")
+    assert LOOP not in written(monkeypatch, width=2560)

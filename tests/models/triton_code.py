@@ -1,0 +1,60 @@
+"""Inductor's Triton code for a pair of norms; neither Triton nor a GPU is needed to write it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.utils._triton
+from torch import Tensor
+from torch._inductor import config as inductor
+from torch._inductor.choices import InductorChoices
+from torch._inductor.codegen.triton import TritonKernel
+from torch._inductor.graph import GraphLowering
+
+
+@pytest.fixture
+def untouched_compiler(monkeypatch) -> Iterator[None]:
+    """The compiler as PyTorch has it, before and after."""
+    monkeypatch.setattr(TritonKernel, "load", inspect.unwrap(TritonKernel.load))
+    usual = inspect.unwrap(InductorChoices.should_use_persistent_reduction)
+    monkeypatch.setattr(InductorChoices, "should_use_persistent_reduction", staticmethod(usual))
+    torch._dynamo.reset()
+    with torch.compiler.config.patch(cache_key_tag=""):
+        yield
+    torch._dynamo.reset()
+
+
+def two_norms(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """bfloat16[B, D] ×2, float32[D] → y + norm(x), and that normalised, twice: both read the first sum back."""
+    hidden = y + (norm(x) * weight).bfloat16()
+    return hidden, norm(hidden).bfloat16(), norm(hidden) * weight
+
+
+def norm(x: Tensor) -> Tensor:
+    return x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-6)
+
+
+class Written(Exception):
+    """Ends a compilation with the code that it would run."""
+
+
+def written(monkeypatch, *, width: int = 2560) -> str:
+    """Inductor's Triton code of `two_norms`; Triton itself is not needed to write it."""
+
+    def stop(graph: GraphLowering) -> None:
+        raise Written(graph.codegen()[0].value)
+
+    monkeypatch.setattr(GraphLowering, "compile_to_module", stop)
+    monkeypatch.setattr(torch.utils._triton, "triton_hash_with_backend", lambda: "no Triton here")
+    compiled = torch.compile(two_norms, dynamic=False)
+    x, y = torch.zeros(2, 64, width, dtype=torch.bfloat16)
+    with (
+        inductor.patch(cpu_backend="triton", force_disable_caches=True),
+        pytest.raises(torch._inductor.exc.InductorError) as caught,
+    ):
+        compiled(x, y, torch.zeros(width))
+    assert isinstance(caught.value.inner_exception, Written)
+    return str(caught.value.inner_exception)

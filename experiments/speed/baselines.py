@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from theworld.models.execution import set_execution
-from theworld.models.patch_embedding import PatchConv2d, multiply_patches
+from theworld.models.patch_embedding import PatchConv2d, use_patch_products
 from theworld.models.theworld import TheWorld
 from theworld.models.world_encoder import FrameConv3d
 from theworld.training.optimizer_rules import set_trainable
@@ -73,7 +73,7 @@ def as_published(model: TheWorld, on: bool) -> None:
         elif type(module) is PatchConv2d and on:
             module.__class__ = nn.Conv2d
     if not on:
-        multiply_patches(model.gemma.model.vision_tower)
+        use_patch_products(model.gemma.model.vision_tower)
 
 
 def liger(model: TheWorld) -> None:

@@ -31,7 +31,7 @@ from theworld.models.generation import WorldGenerationMixin
 from theworld.models.interventions import Intervention
 from theworld.models.losses import find_target_positions, target_cross_entropy
 from theworld.models.parameter_groups import parameter_groups
-from theworld.models.patch_embedding import multiply_patches
+from theworld.models.patch_embedding import use_patch_products
 from theworld.types import LiveRows, TokenType
 
 
@@ -78,7 +78,7 @@ class TheWorld(PreTrainedModel, WorldGenerationMixin):
         if (found := self.config._attn_implementation) != "sdpa":
             raise ValueError(f"found attn_implementation={found!r}, expected 'sdpa'; choose with attention_backend")
         self.gemma = Gemma3ForConditionalGeneration(config.gemma_config)
-        multiply_patches(self.gemma.model.vision_tower)
+        use_patch_products(self.gemma.model.vision_tower)
         self.gemma.model.language_model.config._attn_implementation = backends.NAME
         self.attention_backend: backends.AttentionBackend = "sdpa"
         self.intervention: Intervention | None = None  # of an audit

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from tests.models.conftest import make_sample, packed
-from tests.tiny import inputs, make_model
+from tests.models.triton_code import first_code, untouched_compiler  # noqa: F401
+from tests.tiny import gemma_config, inputs, make_model
+from theworld.models import execution
 from theworld.models.execution import set_execution
 from theworld.models.theworld import TheWorld
 
@@ -85,3 +87,18 @@ def test_compiled_equals_plain(recompute):
     torch.testing.assert_close(compiled_loss, loss, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(compiled_gradients[name], gradient, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("untouched_compiler")
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_row_of_siglips_mlp_is_padded(monkeypatch, padded: bool):
+    """With PyTorch's own choice, a control, 1,040 numbers become 1,056, as SigLIP's 4,304 do 4,352 on a GPU."""
+    if padded:
+        monkeypatch.setattr(execution, "_COMPILER", {})
+    config = gemma_config()
+    config.vision_config.intermediate_size = 1040
+    model = make_model(gemma_config=config).train()
+    set_execution(model, compiled=True, recompute="none")
+    code = first_code(monkeypatch, lambda: loss_and_gradients(model))
+    assert "1040" in code
+    assert ("1056" in code) == padded

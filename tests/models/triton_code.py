@@ -1,9 +1,9 @@
-"""Inductor's Triton code for a pair of norms; neither Triton nor a GPU is needed to write it."""
+"""Inductor's Triton code; neither Triton nor a GPU is needed to write it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -42,19 +42,24 @@ class Written(Exception):
 
 
 def written(monkeypatch, *, width: int = 2560) -> str:
-    """Inductor's Triton code of `two_norms`; Triton itself is not needed to write it."""
+    """Inductor's Triton code of `two_norms`."""
+    x, y = torch.zeros(2, 64, width, dtype=torch.bfloat16)
+    compiled = torch.compile(two_norms, dynamic=False)
+    return first_code(monkeypatch, lambda: compiled(x, y, torch.zeros(width)))
+
+
+def first_code(monkeypatch, run: Callable[[], object]) -> str:
+    """Inductor's Triton code of the first thing that `run` compiles, padded as for a GPU."""
 
     def stop(graph: GraphLowering) -> None:
         raise Written(graph.codegen()[0].value)
 
     monkeypatch.setattr(GraphLowering, "compile_to_module", stop)
     monkeypatch.setattr(torch.utils._triton, "triton_hash_with_backend", lambda: "no Triton here")
-    compiled = torch.compile(two_norms, dynamic=False)
-    x, y = torch.zeros(2, 64, width, dtype=torch.bfloat16)
     with (
-        inductor.patch(cpu_backend="triton", force_disable_caches=True),
+        inductor.patch(cpu_backend="triton", disable_padding_cpu=False, force_disable_caches=True),
         pytest.raises(torch._inductor.exc.InductorError) as caught,
     ):
-        compiled(x, y, torch.zeros(width))
+        run()
     assert isinstance(caught.value.inner_exception, Written)
     return str(caught.value.inner_exception)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from tests.models.triton_code import untouched_compiler, written  # noqa: F401
 from tests.tiny import make_model
@@ -31,6 +32,12 @@ def test_pytorch_itself_reads_them_twice(monkeypatch):
 def test_longer_rows_are_not(monkeypatch, width: int, held: bool):
     hold_whole_rows()
     assert (LOOP not in written(monkeypatch, width=width)) == held
+
+
+def test_who_turns_it_off_in_pytorch_has_it_off(monkeypatch):
+    hold_whole_rows()
+    with inductor.patch({"triton.persistent_reductions": False}):
+        assert LOOP in written(monkeypatch, width=2560)
 
 
 def test_compiled_layers_have_it(monkeypatch):

@@ -23,7 +23,8 @@ def hold_whole_rows() -> None:
 
     Calls after the first change nothing. A row is what lies side by side in memory and is reduced to one number.
     """
-    from torch._inductor.choices import InductorChoices  # two seconds, for compiled runs only
+    from torch._inductor import config  # two seconds, for compiled runs only
+    from torch._inductor.choices import InductorChoices
     from torch._inductor.runtime.hints import ReductionHint
     from torch._inductor.virtualized import V
 
@@ -33,7 +34,8 @@ def hold_whole_rows() -> None:
 
     @wraps(usual)
     def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
-        if features.get_reduction_hint() == ReductionHint.INNER and not cooperative_reduction:
+        inner = features.get_reduction_hint() == ReductionHint.INNER
+        if inner and not cooperative_reduction and config.triton.persistent_reductions:
             return V.graph.sizevars.statically_known_leq(features.reduction_numel, LONGEST_ROW)
         return usual(features, cooperative_reduction)
 

@@ -99,7 +99,10 @@ def document_attention_backward(
         mine = rows_grad if len(key_ends) == 1 else rows_grad * (image_round == number)[:, None, None]
         sequences = _image(image_ends, ends, image_rows, image_keys, length, window, scale, kernel)
         more = varlen_backward(mine, rows, seen_key, seen_value, rows_attended, image_lse[number], sequences)
-        of_query.index_add_(0, image_rows, more[0]) if number else of_query.index_copy_(0, image_rows, more[0])
+        if number == 0:
+            of_query.index_copy_(0, image_rows, more[0])  # where the causal step left zeros
+        else:
+            of_query.index_add_(0, image_rows, more[0])
         for whole, part in ((of_key, more[1]), (of_value, more[2])):
             if len(image_keys):
                 whole.index_add_(0, image_keys, part)

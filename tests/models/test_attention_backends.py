@@ -93,15 +93,34 @@ def test_flash_decomposition_equals_the_rule(window: int | None, images: int) ->
     generator = torch.Generator().manual_seed(images)
     for _ in range(4):
         documents, types = random_rows(generator, rows=2, length=60, images=images)
-        qkv = states(generator, 2, 60)
-        expected = reference(qkv, documents, types, window)
-        found = flash_kernel(*qkv, layout_of(documents, types, window), scale=0.3)
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-        grad = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-        for ours, theirs in zip(
-            torch.autograd.grad(found, qkv, grad), torch.autograd.grad(expected, qkv, grad), strict=True
-        ):
-            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        equals_the_rule(generator, documents, types, layout_of(documents, types, window), window)
+
+
+def equals_the_rule(
+    generator: torch.Generator, documents: Tensor, types: Tensor, layout: FlashLayout, window: int | None
+) -> None:
+    """Outputs and gradients are those of the mask tensor."""
+    qkv = states(generator, *documents.shape)
+    expected = reference(qkv, documents, types, window)
+    found = flash_kernel(*qkv, layout, scale=0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    grad = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, qkv, grad), torch.autograd.grad(expected, qkv, grad), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("window", [6, 15, 19, 33, 40])
+def test_with_one_image_a_document_blocks_or_all_keys_equal_the_rule(window: int) -> None:
+    """Documents of 30 and 6 tokens: in blocks, and where two blocks are no fewer than 36 keys in all of them, although
+    the window hides some from most rows of the first image."""
+    documents = torch.tensor([[0] * 30 + [1] * 6])
+    types = torch.full_like(documents, TEXT)
+    types[0, 20:24] = types[0, 31:35] = IMAGE
+    layout = layout_of(documents, types, window, images=1)
+    assert len(layout.image_keys) == {6: 18, 15: 0, 19: 0, 33: 0, 40: 0}[window]
+    equals_the_rule(torch.Generator().manual_seed(window), documents, types, layout, window)
 
 
 def test_flash_comparison_can_fail() -> None:

@@ -49,6 +49,9 @@ ROWS = {
         [(WORLD, 256), (IMAGE, 64), (TEXT, 7)],
         length=640,
     ),
+    "one image a document, no fewer keys in blocks": packed(
+        [(TEXT, 2), (WORLD, 260), (IMAGE, 64), (TEXT, 20)], [(TEXT, 5), (IMAGE, 64), (TEXT, 40)], length=512
+    ),
     "no image": packed([(TEXT, 300)], [(TEXT, 211)], length=512),
 }
 
@@ -68,7 +71,7 @@ def test_outputs_and_gradients(backend: str, name: str, window: int | None) -> N
     mask = sdpa_mask(documents, types, sliding_window=window, bidirectional_world=False)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         expected = scaled_dot_product_attention(*exact, attn_mask=mask, scale=0.0625, enable_gqa=True)
-    found = run(backend, rounded, documents, types, window)
+    found = run(backend, rounded, documents, types, window, images=2 if name.startswith("two images") else 1)
     grad = torch.randn(expected.shape, generator=generator, device="cuda").bfloat16()
     close(found, expected)
     for ours, theirs in zip(
@@ -117,7 +120,9 @@ def test_logits_loss_and_projector_gradients_of_the_model(backend: str) -> None:
         assert (gradient - gradients[0]).norm() / gradients[0].norm() < 3e-2
 
 
-def run(backend: str, states: list[Tensor], documents: Tensor, types: Tensor, window: int | None) -> Tensor:
+def run(
+    backend: str, states: list[Tensor], documents: Tensor, types: Tensor, window: int | None, *, images: int = 1
+) -> Tensor:
     if backend == "flex":
         mask = flex_mask(documents, types, sliding_window=window, bidirectional_world=False)
         return flex_kernel(*states, mask, scale=0.0625)
@@ -128,7 +133,7 @@ def run(backend: str, states: list[Tensor], documents: Tensor, types: Tensor, wi
         num_images=int((types == IMAGE).sum()) // IMAGE_TOKENS,
         image_tokens=IMAGE_TOKENS,
         max_documents=6,
-        images_per_document=2,
+        images_per_document=images,
         kernel=backend,
     )
     return flash_kernel(*states, layout, scale=0.0625)

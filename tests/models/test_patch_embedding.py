@@ -23,7 +23,7 @@ def results(found: Tensor, *inputs: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("size", [(12, 12), (14, 10)])
+@pytest.mark.parametrize("size", [(12, 12), (4, 9)])
 def test_outputs_and_gradients_are_the_convolutions(bias: bool, size: tuple[int, int]):
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 5, kernel_size=(4, 3), stride=(4, 3), padding="valid", bias=bias).double()
@@ -51,10 +51,13 @@ def test_siglips_patches_are_multiplied_and_its_weights_keep_their_names():
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_the_product_is_run():
+def test_on_a_gpu_the_product_is_run(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 16, kernel_size=14, stride=14).cuda()
     pixels = torch.randn(2, 3, 56, 56, device="cuda")
     found = with_products(convolution)(pixels)
     torch.testing.assert_close(found, convolution(pixels), rtol=1e-4, atol=1e-4)
     assert torch.equal(found, multiply_patches(pixels, convolution.weight, convolution.bias))
+    uneven = pixels[..., :50]
+    assert torch.equal(with_products(convolution)(uneven), convolution(uneven))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.tiny import IMAGE_SIDE, WORLD_SIDE, gemma_config, inputs, make_model
+from theworld.models import towers
 from theworld.models.parameter_groups import parameter_groups
 from theworld.models.theworld import TheWorld
 from theworld.models.towers import TOWER_GROUPS, autocast, encode, encoder_facts, tower
@@ -121,3 +122,10 @@ def test_settings_that_no_weight_shows_are_covered():
     changed = facts(make_model(gemma_config=config))["image_features"]["weights_sha256"]
     assert changed != facts(make_model())["image_features"]["weights_sha256"]
     assert facts(make_model(), "bf16-mixed")["world_latents"]["precision"] == "bf16-mixed"
+
+
+def test_features_of_a_gpu_are_not_taken_for_those_of_the_convolution(model):
+    """A GPU multiplies SigLIP's patches, which gives other last bits than the convolution that it ran before."""
+    on = {device: towers._settings(model, "image_features", device=device) for device in ("cpu", "cuda")}
+    assert on["cuda"] == on["cpu"] | {"patches": "product"}
+    assert towers._settings(model, "world_latents", device="cuda") == {}

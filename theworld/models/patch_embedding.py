@@ -10,22 +10,22 @@ from torch.nn import functional as F
 
 
 class PatchConv2d(nn.Conv2d):
-    """A convolution whose stride is its kernel. For three channels cuDNN takes five times as long as the product.
+    """A convolution whose stride is its kernel. cuDNN takes several times as long for one of three channels.
 
     On a CPU it stays a convolution, whose last bits do not hang on where in memory the weights lie.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """float[I, C, h, w] → float[I, D, R, Q]; what is left over at the right and below is not looked at."""
-        return multiply_patches(input, self.weight, self.bias) if input.is_cuda else super().forward(input)
+        """float[I, C, h, w] → float[I, D, R, Q]."""
+        height, width = self.kernel_size
+        whole = input.ndim == 4 and input.shape[2] % height == 0 and input.shape[3] % width == 0
+        return multiply_patches(input, self.weight, self.bias) if input.is_cuda and whole else super().forward(input)
 
 
 def multiply_patches(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.conv2d` with the size of `weight`, float[D, C, height, width], as its stride: → float[I, D, R, Q]."""
+    """`F.conv2d` of whole patches: float[I, C, R·height, Q·width] by float[D, C, height, width] → float[I, D, R, Q]."""
     height, width = weight.shape[2:]
-    rows, columns = pixels.shape[2] // height, pixels.shape[3] // width
-    whole = pixels[:, :, : rows * height, : columns * width]
-    patches = whole.unflatten(3, (columns, width)).unflatten(2, (rows, height))  # (I, C, R, height, Q, width)
+    patches = pixels.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # (I, C, R, height, Q, width)
     patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (I, R, Q, C·height·width)
     return F.linear(patches, weight.flatten(1), bias).permute(0, 3, 1, 2)
 

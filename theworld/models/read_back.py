@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from theworld.models.compiled_code import tag_compiled_code
+
 CACHE_TAG = "theworld-waits-before-read-back"
 """Keeps this process from code that was compiled without the barrier and lies in PyTorch's cache."""
 
@@ -59,9 +61,3 @@ def wait_before_read_back() -> None:
     waiting_load.waits = True  # type: ignore[attr-defined]
     TritonKernel.load = waiting_load  # type: ignore[method-assign]
     tag_compiled_code(CACHE_TAG)
-
-
-def tag_compiled_code(tag: str) -> None:
-    """Add to what PyTorch's cache of compiled code is asked for, so that it gives none that was written otherwise."""
-    config = torch.compiler.config
-    config.cache_key_tag = "-".join(filter(None, [config.cache_key_tag, tag]))

@@ -82,18 +82,21 @@ def encoder_facts(model: TheWorld, feature: Feature, *, precision: str) -> dict[
     """
     module = tower(model, feature)
     weights = list(module.parameters())
+    device = weights[0].device.type
     return {
-        "weights_sha256": weights_sha256(module, _settings(model, feature)),
+        "weights_sha256": weights_sha256(module, _settings(model, feature, device=device)),
         "weights_dtype": ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})),
         "precision": precision,
-        "device": weights[0].device.type,
+        "device": device,
     }
 
 
-def _settings(model: TheWorld, feature: Feature) -> dict[str, object]:
+def _settings(model: TheWorld, feature: Feature, *, device: str) -> dict[str, object]:
     """What the weights of a tower do not show; all of the Wan encoder's show in shapes of weights and in buffers."""
     if feature == "world_latents":
         return {}
     config = model.config.gemma_config
-    settings = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
+    settings: dict[str, object] = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
+    if device == "cuda":
+        settings["patches"] = "product"  # see `PatchConv2d`: entries made by the convolution are other bits
     return settings | {"mm_tokens_per_image": config.mm_tokens_per_image}

@@ -4,9 +4,9 @@ The rule without bidirectional world tokens is exactly
     1. causal attention inside every document (with a window on sliding layers), for all rows;
     2. for the rows of an image, instead of that, attention to everything from the start of their document to the end
        of the image (less than a window back on sliding layers, no limit ahead).
-Both are variable-length flash calls; on sliding layers the second reads only the keys that an image can see. Where
-documents and images begin is read on the device into tensors whose shapes are fixed by the sizes of the batch, so
-moving documents neither recompiles nor synchronises.
+Both are variable-length flash calls; on sliding layers the second is given copies of the keys that images can see,
+where they are fewer than all keys. Where documents and images begin is read on the device into tensors whose shapes are
+fixed by the sizes of the batch, so moving documents neither recompiles nor synchronises.
 
     B rows · T tokens of a row · I images · N tokens of an image · L = B·T · K = most documents
 """
@@ -84,15 +84,19 @@ def flash_layout(
     stop = rows[::image_tokens] + image_tokens  # (I,) where each image ends
     document = torch.searchsorted(starts, stop - 1, right=True) - 1  # (I,)
     order = torch.arange(num_images, device=rows.device)
-    block = length if sliding_window is None else min(sliding_window - 1 + image_tokens, length)  # W
-    in_turns = sliding_window is None or (images_per_document == 1 and num_images * block >= total)
-    if in_turns:
+    first = starts[document]  # (I,) the first key that each image can see
+    block = total
+    if sliding_window is not None:
+        block = min(sliding_window - 1 + image_tokens, length)  # W
+        first = torch.maximum(first, stop - block)
+    # Images of one document would have to take turns at all keys, but not at blocks of their own.
+    if sliding_window is None or (images_per_document == 1 and num_images * block >= total):
         turn = order - torch.searchsorted(document, document)  # (I,) which image of its document
-        stretches = _turns(starts[document], stop, turn, images_per_document)  # (R, 2I)
+        stretches = _turns(first, stop, turn, images_per_document)  # (R, 2I)
         keys, num_keys = rows.new_empty(0), total
     else:
         turn = torch.zeros_like(order)
-        stretches, keys = _blocks(starts[document], stop, block)  # (1, 2I), (I·W,)
+        stretches, keys = _blocks(first, stop, block)  # (1, 2I), (I·W,)
         num_keys = num_images * block
     edge = stretches.new_zeros(len(stretches), 1)
     queries = torch.stack([order, order + 1], dim=1).flatten() * image_tokens  # (2I,)
@@ -121,7 +125,7 @@ def _turns(start: Tensor, stop: Tensor, turn: Tensor, rounds: int) -> Tensor:
     """Stretches of keys when all tokens are keys and images of one document see some of the same: int64[R, 2I].
 
     Args:
-        start: int64[I], where each image's document begins.
+        start: int64[I], the first key that each image can see.
         stop: int64[I], where each image ends.
         turn: int64[I], the round of each image.
         rounds: R.
@@ -139,12 +143,12 @@ def _blocks(start: Tensor, stop: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Stretches of keys when each image has a block of its own, and the positions in the blocks: int64[1, 2I], [I·W].
 
     Args:
-        start: int64[I], where each image's document begins.
+        start: int64[I], the first key that each image can see.
         stop: int64[I], where each image ends; its block ends there, too.
         size: W, positions of a block.
     """
     ends = torch.arange(1, len(stop) + 1, device=stop.device) * size
-    stretches = torch.stack([ends - (stop - start).clamp(max=size), ends], dim=1).flatten()[None]
+    stretches = torch.stack([ends - (stop - start), ends], dim=1).flatten()[None]
     # What lies before the first token has no query, whichever row stands there.
     positions = (stop[:, None] - size + torch.arange(size, device=stop.device)).clamp(min=0)  # (I, W)
     return stretches, positions.flatten()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.counted_samples import CountedSamples
@@ -246,18 +246,22 @@ def test_every_sample_of_an_epoch_exactly_once(lengths, share, step, budget, max
             Source("b", CountedSamples(lengths[1::2], groups=shards[1::2]), 1.0, 0.5),
         ]
     )
-    loaders = [
-        PlanLoader(
-            mixture,
-            budget=budget,
-            micro_batches_per_step=micro_batches,
-            rank=rank,
-            world_size=world_size,
-            max_images=max_images,
-            window=window,
-        )
-        for rank in range(world_size)
-    ]
+    try:
+        loaders = [
+            PlanLoader(
+                mixture,
+                budget=budget,
+                micro_batches_per_step=micro_batches,
+                rank=rank,
+                world_size=world_size,
+                max_images=max_images,
+                window=window,
+            )
+            for rank in range(world_size)
+        ]
+    except ValueError as refusal:  # nearly as many rows as samples; `test_plan.py` says when
+        assume("cannot be split into whole steps" not in str(refusal))
+        raise
     for epoch in range(2):
         ranks = [list(loader) for loader in loaders]
         assert {len(batches) for batches in ranks} == {len(loaders[0])}

@@ -104,16 +104,35 @@ def test_not_for_ever(slurm):
     assert "has been requeued 2 times already" in done.stderr
 
 
-def test_a_signal_that_comes_while_a_task_is_being_started_reaches_it(slurm, tmp_path):
-    """The shell is held up right behind the start of its process, which asks for the signal at once."""
-    slurm.command("theworld", "#!/usr/bin/env bash\ntrap 'kill $!; exit 85' USR1\nsleep 20 &\nkill -USR1 $PPID\nwait\n")
-    held = tmp_path / "held"
-    held.write_text("""trap 'if [ "$BASH_COMMAND" = "child=\\$!" ]; then sleep 0.5; fi' DEBUG\n""")
-    preempted = tmp_path / "preempted"
+def run_held(slurm: FakeSlurm, folder: Path, *, behind: str) -> tuple[int, bool]:
+    """Exit code of a task whose shell is held up before a command, and whether it was noted as preempted."""
+    held, preempted = folder / "held", folder / "preempted"
+    held.write_text(f"""trap 'if [ "$BASH_COMMAND" = "{behind}" ]; then sleep 0.5; fi' DEBUG\n""")
     done = slurm.run(
         "bash", "configs/cluster/task.sh", "fit", cwd=ROOT, BASH_ENV=str(held), THEWORLD_PREEMPTED=str(preempted)
     )
-    assert (done.returncode, preempted.exists()) == (0, True), done.stderr
+    return done.returncode, preempted.exists()
+
+
+LEAVING = "#!/usr/bin/env bash\ntrap 'kill $!; exit 85' USR1\nsleep 20 &\nsleep {delay}\nkill -USR1 $PPID\nwait\n"
+"""A `theworld` that asks for the signal and leaves with 85 as soon as it comes."""
+
+
+def test_a_signal_that_comes_while_a_task_is_being_started_reaches_it(slurm, tmp_path):
+    """The shell is held up right behind the start of its process, which asks for the signal at once."""
+    slurm.command("theworld", LEAVING.format(delay=0))
+    assert run_held(slurm, tmp_path, behind="child=\\$!") == (0, True)
+
+
+def test_a_process_that_leaves_at_once_is_not_taken_for_one_that_the_signal_killed(slurm, tmp_path):
+    """The signal ends the shell's wait; before the shell looks, the process has left with 85."""
+    slurm.command("theworld", LEAVING.format(delay=0.5))
+    assert run_held(slurm, tmp_path, behind="code=\\$?") == (0, True)
+
+
+def test_a_process_that_a_signal_kills_is_told_as_such(slurm, tmp_path):
+    slurm.command("theworld", "#!/usr/bin/env bash\nkill -KILL $$\n")
+    assert run_held(slurm, tmp_path, behind="no command") == (137, False)
 
 
 def test_a_job_that_fails_is_not_requeued_and_none_of_it_stays(slurm):

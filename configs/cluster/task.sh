@@ -21,6 +21,12 @@ while true; do
     code=$?
     kill -0 "$child" 2>/dev/null || break  # else a signal has ended the wait, not the process
 done
+if [ "$code" -gt 128 ]; then
+    # Of the signal that ended the wait, or of one that ended the process? bash keeps what the process left with.
+    wait "$child"
+    left=$?
+    [ "$left" = 127 ] || code=$left
+fi
 if [ "$code" = 85 ]; then
     touch "$THEWORLD_PREEMPTED"
     exit 0

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -24,6 +24,7 @@ def _card(image=None, turns=(("Is it?", "Yes."),), title="row-1", notes=("a note
     | st.lists(st.sampled_from(["Region [3]", "Region [12],", "word", "x" * 90, "(Region [0])."])).map(" ".join),
     width=st.integers(120, 600),
 )
+@example(text="a\r\x1cb\x85\u2028c\u2029", width=120)  # all that ends a line or a paragraph
 def test_wrapped_text_is_whole_and_inside(text, width):
     lines = module._wrap(text, width, 17, (0, 0, 0), label="Q")
     shown = "".join(piece.text for line in lines for piece in line.pieces)

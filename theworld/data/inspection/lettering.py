@@ -12,8 +12,9 @@ FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "LiberationSans-Regular.ttf",
 """Looked for in the system's folders, in this order; Pillow's own font, the last resort, has little beyond ASCII."""
 
 
-UNSHOWN = {"Cc", "Cf", "Cs"}
-"""Kinds of characters that have no picture, whatever a font says: controls, formats, halves of a pair."""
+UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Kinds of characters that have no picture, whatever a font says: controls, formats, halves of a pair, separators of
+lines and paragraphs (of which the last stop Pillow's layout with an error)."""
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,21 @@ from theworld.types import IGNORE_INDEX, PADDING_DOCUMENT, Batch, Sample, TokenT
 def model() -> TheWorld:
     """Shared by tests that leave its weights alone."""
     return make_model()
+
+
+@pytest.fixture
+def untouched_compiler(monkeypatch) -> Iterator[None]:
+    """PyTorch's compiler as it comes, before and after."""
+    from torch._inductor.choices import InductorChoices  # two seconds, for the few tests that ask for it
+    from torch._inductor.codegen.triton import TritonKernel
+
+    monkeypatch.setattr(TritonKernel, "load", inspect.unwrap(TritonKernel.load))
+    usual = inspect.unwrap(InductorChoices.should_use_persistent_reduction)
+    monkeypatch.setattr(InductorChoices, "should_use_persistent_reduction", staticmethod(usual))
+    torch._dynamo.reset()
+    with torch.compiler.config.patch(cache_key_tag=""):
+        yield
+    torch._dynamo.reset()
 
 
 def make_sample(

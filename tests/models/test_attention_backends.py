@@ -113,8 +113,10 @@ def equals_the_rule(
 
 @pytest.mark.parametrize("window", [6, 15, 19, 33, 40])
 def test_with_one_image_a_document_blocks_or_all_keys_equal_the_rule(window: int) -> None:
-    """Documents of 30 and 6 tokens: in blocks, and where two blocks are no fewer than 36 keys in all of them, although
-    the window hides some from most rows of the first image."""
+    """Documents of 30 and 6 tokens: in blocks, and, where two blocks are no fewer than 36 keys, in all of them.
+
+    The window hides some of those from most rows of the first image.
+    """
     documents = torch.tensor([[0] * 30 + [1] * 6])
     types = torch.full_like(documents, TEXT)
     types[0, 20:24] = types[0, 31:35] = IMAGE

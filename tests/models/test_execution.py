@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.models.conftest import make_sample, packed
-from tests.models.triton_code import first_code, untouched_compiler  # noqa: F401
+from tests.models.triton_code import first_code
 from tests.tiny import gemma_config, inputs, make_model
 from theworld.models import execution
 from theworld.models.execution import set_execution

@@ -12,7 +12,7 @@ from torch._inductor import config as inductor
 from torch._inductor.codegen.triton import TritonKernel
 
 from tests.models.conftest import make_sample, packed
-from tests.models.triton_code import untouched_compiler, written  # noqa: F401
+from tests.models.triton_code import written
 from tests.models.world_sources.conftest import new_scheduler, new_transformer
 from tests.tiny import inputs, make_model
 from theworld.models import execution

@@ -9,7 +9,7 @@ import torch
 from torch._inductor import config as inductor
 from torch._inductor.choices import InductorChoices
 
-from tests.models.triton_code import first_code, untouched_compiler, written  # noqa: F401
+from tests.models.triton_code import first_code, written
 from tests.tiny import make_model
 from theworld.models.execution import set_execution
 from theworld.models.whole_rows import CACHE_TAG, hold_whole_rows

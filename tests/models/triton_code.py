@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.utils._triton
 from torch import Tensor
 from torch._inductor import config as inductor
-from torch._inductor.choices import InductorChoices
-from torch._inductor.codegen.triton import TritonKernel
 from torch._inductor.graph import GraphLowering
-
-
-@pytest.fixture
-def untouched_compiler(monkeypatch) -> Iterator[None]:
-    """The compiler as PyTorch has it, before and after."""
-    monkeypatch.setattr(TritonKernel, "load", inspect.unwrap(TritonKernel.load))
-    usual = inspect.unwrap(InductorChoices.should_use_persistent_reduction)
-    monkeypatch.setattr(InductorChoices, "should_use_persistent_reduction", staticmethod(usual))
-    torch._dynamo.reset()
-    with torch.compiler.config.patch(cache_key_tag=""):
-        yield
-    torch._dynamo.reset()
 
 
 def two_norms(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

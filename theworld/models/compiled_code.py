@@ -1,4 +1,4 @@
-"""What keeps code that this process would write otherwise away from it."""
+"""Which compiled code this process may take from PyTorch's cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import torch
 
 
 def tag_compiled_code(tag: str) -> None:
-    """Add to what PyTorch's cache of compiled code is asked for, so that it gives none that was written otherwise."""
+    """Take none that was compiled without `tag`, the name of a change to how code is written."""
     config = torch.compiler.config
     config.cache_key_tag = "-".join(filter(None, [config.cache_key_tag, tag]))
